@@ -1,0 +1,1 @@
+"""Words every room shares: errors, vocabulary, clock, ids, signing, settings, strict YAML."""

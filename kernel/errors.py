@@ -1,0 +1,79 @@
+"""The errors of Carillon, named after what the caller does next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CarillonError(Exception):
+    """Any failure Carillon explains itself; the CLI prints it without a traceback."""
+
+
+class ConfigError(CarillonError):
+    """The operator fixes it: settings, environment, database. Raised at start, never inside a task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong in a file somebody wrote.
+
+    Lines and columns count from 1; 0 means the whole file.
+    """
+
+    path: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+        return f"{where}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class InputError(CarillonError):
+    """The author of a file fixes it. Carries every problem found, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda p: (p.path, p.line, p.column)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class DeliveryError(CarillonError):
+    """What became of one message that was not accepted.
+
+    `code` is the basic SMTP or HTTP code (0 if there was none), `enhanced` the RFC 3463 code or "".
+    """
+
+    def __init__(self, text: str, *, code: int = 0, enhanced: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
+        self.enhanced = enhanced
+        self.retry_after_s = retry_after_s
+
+
+class TransientError(DeliveryError):
+    """Not sent: later, no sooner than `retry_after_s`."""
+
+
+class PermanentError(DeliveryError):
+    """Not sent: never."""
+
+
+class OutcomeUnknown(DeliveryError):
+    """Perhaps sent: never retried by itself."""
+
+
+class GatewayDown(CarillonError):
+    """The gateway as a whole refuses (connection, greeting, log-in, sender policy): no message is to blame.
+
+    `lasting` marks what an operator must mend (wrong password, sender not authenticated).
+    """
+
+    def __init__(self, text: str, *, lasting: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.lasting = lasting
+        self.retry_after_s = retry_after_s

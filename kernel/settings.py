@@ -1,0 +1,388 @@
+"""The workspace: where it lies, what carillon.yaml says, and what the environment adds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets as random_secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from kernel.documents import Document, read_document
+from kernel.errors import ConfigError
+from kernel.quantities import Rate, parse_duration, parse_rate
+from kernel.signing import Signer
+from kernel.vocabulary import Channel
+
+_ENV = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SOCKET_PATH_LIMIT = 100
+"""Unix socket paths longer than about 107 bytes are refused by the kernel."""
+
+
+def _check_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name; use small letters, digits, - and _, starting with a letter")
+    return value
+
+
+def _check_duration(value: str) -> str:
+    parse_duration(value)
+    return value
+
+
+def _check_rate(value: str) -> str:
+    parse_rate(value)
+    return value
+
+
+def _check_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone; write one like Europe/Berlin or UTC") from None
+    return value
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+DurationText = Annotated[str, AfterValidator(_check_duration)]
+RateText = Annotated[str, AfterValidator(_check_rate)]
+ZoneName = Annotated[str, AfterValidator(_check_zone)]
+
+
+class Strict(BaseModel):
+    """Base of everything read from YAML: unknown keys refused, no silent conversion, frozen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class WindowSpec(Strict):
+    """Hours and weekdays in which messages may leave, on the recipient's wall clock."""
+
+    hours: str = Field(default="00:00-24:00", description='Allowed hours, half-open, as "08:00-18:00".')
+    days: list[Day] = Field(default=list(DAYS), min_length=1, description="Allowed weekdays.")
+
+    @field_validator("hours")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        found = _HOURS.fullmatch(value)
+        if not found or not minutes_of(value)[0] < minutes_of(value)[1] <= 24 * 60:
+            raise ValueError(f'{value!r} is not a window; write it as "08:00-18:00", opening before closing')
+        return value
+
+
+def minutes_of(hours: str) -> tuple[int, int]:
+    """Return opening and closing of "08:00-18:00" in minutes after midnight."""
+    found = _HOURS.fullmatch(hours)
+    if not found:
+        raise ValueError(f"{hours!r} is not a window")
+    return int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
+
+
+class Brand(Strict):
+    name: str = Field(description="Shown in footers and reports.")
+    postal_address: str = Field(description="Required by law in every marketing e-mail.")
+    website: str = ""
+    color: str = Field(default="#1f4e79", pattern=r"^#[0-9a-fA-F]{6}$")
+
+
+class Sender(Strict):
+    name: str
+    email: str
+    reply_to: str | None = None
+    bounce_domain: str | None = Field(default=None, description="Domain of bounce addresses; default: the sender's.")
+    feedback_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]{5,15}$")
+
+
+class SmtpGateway(Strict):
+    type: Literal["smtp"]
+    host: str
+    port: int = Field(default=587, ge=1, le=65535)
+    tls: Literal["starttls", "implicit", "none"] = Field(
+        default="starttls", description="starttls and implicit verify the certificate; none only for localhost."
+    )
+    ca_file: str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    helo: str | None = None
+    timeout: DurationText = "60s"
+    final_timeout: DurationText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
+    messages_per_connection: int = Field(default=100, ge=1)
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.EMAIL
+
+
+class HttpReply(Strict):
+    """How an HTTP gateway's answer is read; `accepted` and the others list values of the field `status`."""
+
+    format: Literal["json", "text"] = "json"
+    status: str | None = Field(default=None, description="Path of the status in a JSON answer, as messages.0.status.")
+    accepted: list[str] = Field(default=[], description="Values that mean accepted; none: any 2xx answer.")
+    transient: list[str] = []
+    gateway_id: str | None = Field(default=None, description="Path of the gateway's own id of the message.")
+    parts: str | None = None
+
+
+class HttpReceipt(Strict):
+    """How receipts and replies of an HTTP gateway are read (fields of the JSON or form it posts)."""
+
+    message: str = Field(default="client_ref", description="Field that carries our reference.")
+    gateway_id: str = "id"
+    status: str = "status"
+    delivered: list[str] = ["delivered"]
+    undelivered: list[str] = ["undelivered", "failed", "rejected", "expired"]
+    sender: str = Field(default="from", description="Field of an incoming SMS that carries the sender's number.")
+    text: str = "text"
+
+
+class HttpGateway(Strict):
+    """A generic HTTP SMS gateway. Values may hold {to} {from} {text} {ref} {parts} {receipt_url}."""
+
+    type: Literal["http"]
+    url: str
+    method: Literal["POST", "GET"] = "POST"
+    headers: dict[str, SecretStr] = {}
+    username: str | None = None
+    password: SecretStr | None = None
+    json_body: dict[str, Any] | None = None
+    form: dict[str, str] | None = None
+    query: dict[str, str] | None = None
+    sender: str = ""
+    reply: HttpReply = HttpReply()
+    receipt: HttpReceipt = HttpReceipt()
+    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
+    timeout: DurationText = "30s"
+    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
+
+
+class KannelGateway(Strict):
+    type: Literal["kannel"]
+    url: str
+    username: str
+    password: SecretStr
+    sender: str = ""
+    smsc: str | None = None
+    dlr_mask: int = Field(default=31, ge=0, le=31)
+    callback_token: SecretStr | None = None
+    timeout: DurationText = "30s"
+    price: str | None = None
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
+
+
+Gateway = Annotated[SmtpGateway | HttpGateway | KannelGateway, Field(discriminator="type")]
+
+
+class FrequencyCap(Strict):
+    """At most `messages` accepted messages of the channel to one contact within the last `within`."""
+
+    channel: Literal["email", "sms"]
+    messages: int = Field(ge=1)
+    within: DurationText
+
+
+class Limits(Strict):
+    window: WindowSpec = WindowSpec()
+    caps: list[FrequencyCap] = []
+    max_age: DurationText = Field(default="3d", description="A message later than this past its time is not sent.")
+    max_attempts: int = Field(default=8, ge=1)
+
+
+class RfmSettings(Strict):
+    """How RFM is scored unless a command says otherwise."""
+
+    scheme: Literal["quintiles", "thresholds"] = "quintiles"
+    ties: Literal["stable", "first"] = "stable"
+    monetary: Literal["net", "gross"] = "net"
+    window: DurationText | None = None
+    recency_days: list[int] | None = Field(
+        default=None, description="Thresholds, best first: at most these days = 5, 4, 3, 2."
+    )
+    orders: list[int] | None = Field(
+        default=None, description="Thresholds, best first: at least these orders = 5, 4, 3, 2."
+    )
+    money: list[float] | None = Field(default=None, description="Thresholds, best first, in major units.")
+
+
+class WebSettings(Strict):
+    public_url: str = Field(default="http://127.0.0.1:8025", description="What links in messages begin with.")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8025, ge=0, le=65535)
+    api_token: SecretStr | None = None
+    trusted_proxies: list[str] = []
+
+
+class InboundSettings(Strict):
+    """The door for bounces: an SMTP and LMTP listener, and folders in Maildir form."""
+
+    host: str = "127.0.0.1"
+    smtp_port: int | None = Field(default=None, ge=0, le=65535)
+    maildirs: list[str] = []
+
+
+class Settings(Strict):
+    """What carillon.yaml may say."""
+
+    brand: Brand
+    currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
+    timezone: ZoneName = "UTC"
+    language: str = "en"
+    senders: dict[Name, Sender] = Field(min_length=1)
+    gateways: dict[Name, Gateway] = {}
+    limits: Limits = Limits()
+    rfm: RfmSettings = RfmSettings()
+    web: WebSettings = WebSettings()
+    inbound: InboundSettings = InboundSettings()
+    report_gateway: Name | None = Field(default=None, description="E-mail gateway for reports; default: the first.")
+
+    def gateways_for(self, channel: Channel) -> dict[str, Any]:
+        """Return the gateways of a channel by name, in the order of the file."""
+        return {name: gateway for name, gateway in self.gateways.items() if gateway.channel is channel}
+
+
+def duration(text: str) -> timedelta:
+    """Return a duration that a model has already checked."""
+    return parse_duration(text)
+
+
+def rate(text: str | None) -> Rate | None:
+    """Return a rate that a model has already checked; None means unlimited."""
+    return parse_rate(text) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A marketer's folder, its settings, and what the environment says."""
+
+    root: Path
+    settings: Settings
+    environment: Mapping[str, str]
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of embedded data; made on first use, readable by its owner only."""
+        path = self.root / ".carillon"
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    @property
+    def database_url(self) -> str:
+        return self.environment.get("CARILLON_DATABASE_URL") or f"sqlite:///{self.data_dir / 'carillon.db'}"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the embedded Redis listens; in the system's temporary folder where the workspace's path is too long."""
+        path = self.data_dir / "redis.sock"
+        if len(str(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        short = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"carillon-{os.getuid()}-{short}.sock"
+
+    @property
+    def embedded_broker(self) -> bool:
+        return not self.environment.get("CARILLON_BROKER_URL")
+
+    @property
+    def broker_url(self) -> str:
+        return self.environment.get("CARILLON_BROKER_URL") or f"redis+socket://{self.redis_socket}"
+
+    @property
+    def api_token(self) -> str | None:
+        """The token of the ingest API; None closes the API."""
+        from_file = self.settings.web.api_token
+        return self.environment.get("CARILLON_API_TOKEN") or (from_file.get_secret_value() if from_file else None)
+
+    def signer(self) -> Signer:
+        """Return the signer over CARILLON_SECRET_KEY (comma-separated ring, newest first).
+
+        In an embedded workspace without that variable a key is made once and kept in `.carillon/secret_key`,
+        readable by its owner only.
+
+        Raises:
+            ConfigError: a key is too short, or missing where the database is not the embedded one.
+        """
+        ring = self.environment.get("CARILLON_SECRET_KEY", "")
+        if ring:
+            return Signer([part.strip().encode() for part in ring.split(",") if part.strip()])
+        if self.environment.get("CARILLON_DATABASE_URL"):
+            raise ConfigError(
+                "CARILLON_SECRET_KEY is not set; make one with `openssl rand -hex 32` and give it to every process"
+            )
+        return Signer([_own_key(self.data_dir / "secret_key")])
+
+
+def _own_key(path: Path) -> bytes:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes().strip()
+    with os.fdopen(handle, "wb") as file:
+        key = random_secrets.token_hex(32).encode()
+        file.write(key)
+    return key
+
+
+def load_workspace(root: Path, environment: Mapping[str, str] | None = None) -> Workspace:
+    """Return the workspace in a folder.
+
+    Raises:
+        ConfigError: there is no carillon.yaml.
+        InputError: carillon.yaml is wrong; every problem with line and column.
+    """
+    root = root.resolve()
+    path = root / "carillon.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{root} is not a workspace: it has no carillon.yaml; make one with `carillon init {root}`")
+    environment = os.environ if environment is None else environment
+    document = read_document(path, shown_as="carillon.yaml")
+    document = _with_environment(document, environment)
+    return Workspace(root=root, settings=document.validate(Settings), environment=environment)
+
+
+def _with_environment(document: Document, environment: Mapping[str, str]) -> Document:
+    problems = list(document.problems)
+
+    def filled(value: Any, place: tuple[str | int, ...]) -> Any:
+        if isinstance(value, dict):
+            return {key: filled(inner, (*place, key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [filled(inner, (*place, index)) for index, inner in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        for name in _ENV.findall(value):
+            if name not in environment:
+                problems.append(
+                    document.problem(
+                        place, f"the environment has no {name}", f"export {name}=… before you start Carillon"
+                    )
+                )
+        whole = _ENV.sub(lambda found: environment.get(found[1], ""), value)
+        return int(whole) if whole != value and whole.isascii() and whole.isdigit() and _wants_number(place) else whole
+
+    return document.replaced(filled(document.data, ()), problems)
+
+
+def _wants_number(place: tuple[str | int, ...]) -> bool:
+    return bool(place) and place[-1] in ("port", "smtp_port")

@@ -1,0 +1,75 @@
+"""Opening the database, and the two kinds of transaction: reading and writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from kernel.errors import ConfigError
+
+_WRITES = "carillon_writes"
+
+
+def open_database(url: str) -> Engine:
+    """Return an engine for SQLite or PostgreSQL 14+. Open it after a fork, never before.
+
+    Raises:
+        ConfigError: the URL is malformed or names another database.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(f"CARILLON_DATABASE_URL is not a database URL: {error}") from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": 60.0})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if backend in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    raise ConfigError(f"Carillon keeps its facts in SQLite or PostgreSQL, not in {backend}")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in a transaction that only reads: one consistent view on SQLite."""
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in a transaction that may write; commits at the end, rolls back on any error.
+
+    On SQLite it takes the write lock at once (BEGIN IMMEDIATE): a lock taken later can fail half-way.
+    """
+    with engine.connect() as connection:
+        connection = connection.execution_options(**{_WRITES: True})
+        with connection.begin():
+            yield connection
+
+
+def _prepare_sqlite(raw: Any, record: Any) -> None:
+    raw.isolation_level = None  # SQLAlchemy's begin event below starts transactions, not the driver.
+    cursor = raw.cursor()
+    # FULL: a commit that a power cut could undo would let a message leave twice.
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=60000",
+        "foreign_keys=ON",
+        "cache_size=-64000",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")

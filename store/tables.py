@@ -1,0 +1,531 @@
+"""Every table, with a comment per column that needs one. Migrations must give the same database (a test)."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from kernel.vocabulary import MessageState
+from store.types import Document, Id, Instant
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[int]:
+    return Column("id", Id, primary_key=True, autoincrement=True)
+
+
+def _external_id() -> Column[str]:
+    return Column(
+        "external_id", Text, nullable=False, unique=True, comment="the source's own key; imports upsert on it"
+    )
+
+
+# --- facts -------------------------------------------------------------------------------------------------
+
+accounts = Table(
+    "accounts",
+    metadata,
+    _id(),
+    _external_id(),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("parent_id", Id, ForeignKey("accounts.id"), comment="the account this one belongs to"),
+    Column("country", Text, comment="ISO 3166-1 alpha-2"),
+    Column("timezone", Text, comment="IANA zone; contacts inherit it"),
+    Column("language", Text, comment="BCP 47; contacts inherit it"),
+    Column("attributes", Document, nullable=False, server_default="{}"),
+    Column("created_at", Instant),
+    Index(None, "parent_id"),
+)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    _id(),
+    _external_id(),
+    Column("account_id", Id, ForeignKey("accounts.id")),
+    Column("email", Text, comment="as sent to: domain in lower-case A-labels"),
+    Column("phone", Text, comment="E.164"),
+    Column("first_name", Text, nullable=False, server_default=""),
+    Column("last_name", Text, nullable=False, server_default=""),
+    Column("role", Text, comment="buyer, finance, owner, … in the shop's own words"),
+    Column("timezone", Text),
+    Column("language", Text),
+    Column("attributes", Document, nullable=False, server_default="{}"),
+    Column("created_at", Instant),
+    Index(None, "account_id"),
+    Index(None, "email"),
+    Index(None, "phone"),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("contact_id", Id, ForeignKey("contacts.id"), primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("status", Text, nullable=False, comment="granted or withdrawn: the latest word"),
+    Column("at", Instant, nullable=False),
+    Column("source", Text, nullable=False, server_default=""),
+)
+
+consent_events = Table(
+    "consent_events",
+    metadata,
+    _id(),
+    Column("contact_id", Id, ForeignKey("contacts.id"), nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("source", Text, nullable=False, server_default=""),
+    Column("wording", Text, nullable=False, server_default="", comment="what the person agreed to"),
+    UniqueConstraint("contact_id", "channel", "at", "status"),
+    comment="every word ever given, as evidence",
+)
+
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("address", Text, primary_key=True, comment="e-mail in lower case, or E.164"),
+    Column("reason", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("message_id", Id, comment="the message that led to it, if any"),
+    Column("detail", Text, nullable=False, server_default=""),
+)
+
+products = Table(
+    "products",
+    metadata,
+    _id(),
+    _external_id(),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("category", Text),
+    Column("price_minor", BigInteger),
+    Column("cost_minor", BigInteger),
+    Column("currency", Text),
+    Column("attributes", Document, nullable=False, server_default="{}"),
+)
+
+stock_levels = Table(
+    "stock_levels",
+    metadata,
+    Column("product_id", Id, ForeignKey("products.id"), primary_key=True),
+    Column("at", Instant, primary_key=True),
+    Column("on_hand", Float, nullable=False),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    _id(),
+    _external_id(),
+    Column("account_id", Id, ForeignKey("accounts.id"), comment="null: the source named no customer"),
+    Column("contact_id", Id, ForeignKey("contacts.id")),
+    Column("ordered_at", Instant, nullable=False),
+    Column("kind", Text, nullable=False, comment="order, return, cancellation or adjustment"),
+    Column("net_minor", BigInteger, nullable=False, comment="negative on returns and cancellations"),
+    Column("gross_minor", BigInteger, nullable=False, comment="sum of the lines with positive quantity"),
+    Column("currency", Text, nullable=False),
+    Column("cancelled_at", Instant, comment="from this instant on the order counts as nothing"),
+    Column("imported_at", Instant),
+    Index("ix_orders_rfm", "account_id", "ordered_at", "kind", "net_minor", "gross_minor", "cancelled_at"),
+    Index(None, "ordered_at"),
+    Index(None, "contact_id"),
+)
+
+order_lines = Table(
+    "order_lines",
+    metadata,
+    Column("order_id", Id, ForeignKey("orders.id"), primary_key=True),
+    Column("line", Integer, primary_key=True, comment="counts from 1 in the order of the source"),
+    Column("product_id", Id, ForeignKey("products.id")),
+    Column("quantity", Float, nullable=False),
+    Column("net_minor", BigInteger, nullable=False),
+    Column("cost_minor", BigInteger),
+    Index(None, "product_id"),
+)
+
+opportunities = Table(
+    "opportunities",
+    metadata,
+    _id(),
+    _external_id(),
+    Column("account_id", Id, ForeignKey("accounts.id")),
+    Column("contact_id", Id, ForeignKey("contacts.id")),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("stage", Text, nullable=False, comment="the latest stage"),
+    Column("stage_at", Instant, nullable=False),
+    Column("value_minor", BigInteger),
+    Column("currency", Text),
+    Index(None, "account_id"),
+)
+
+opportunity_stages = Table(
+    "opportunity_stages",
+    metadata,
+    _id(),
+    Column("opportunity_id", Id, ForeignKey("opportunities.id"), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("entered_at", Instant, nullable=False),
+    UniqueConstraint("opportunity_id", "stage", "entered_at"),
+    Index(None, "entered_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _id(),
+    _external_id(),
+    Column("account_id", Id, ForeignKey("accounts.id")),
+    Column("contact_id", Id, ForeignKey("contacts.id")),
+    Column("name", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("value_minor", BigInteger),
+    Column("currency", Text),
+    Column("properties", Document, nullable=False, server_default="{}"),
+    Index(None, "account_id", "name", "at"),
+    Index(None, "contact_id", "name", "at"),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    _id(),
+    Column("source", Text, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    Column("counts", Document, nullable=False, server_default="{}"),
+)
+
+# --- segments ----------------------------------------------------------------------------------------------
+
+rfm_runs = Table(
+    "rfm_runs",
+    metadata,
+    _id(),
+    Column("subject", Text, nullable=False),
+    Column("as_of", Instant, nullable=False),
+    Column("computed_at", Instant, nullable=False),
+    Column("options", Document, nullable=False),
+    Column("cutoffs", Document, nullable=False),
+    Column("warnings", Document, nullable=False),
+    Column("scored", Integer, nullable=False),
+    comment="each scoring, with its frozen cut-offs",
+)
+
+rfm_scores = Table(
+    "rfm_scores",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("subject_id", Id, primary_key=True),
+    Column("run_id", Id, ForeignKey("rfm_runs.id"), nullable=False),
+    Column("r", Integer, nullable=False),
+    Column("f", Integer, nullable=False),
+    Column("m", Integer, nullable=False),
+    Column("segment", Text, nullable=False),
+    Column("recency_days", Integer, nullable=False),
+    Column("frequency", Integer, nullable=False),
+    Column("monetary_minor", BigInteger, nullable=False),
+    Column("previous_segment", Text),
+    Column("since", Instant, nullable=False, comment="when the present segment was entered"),
+    Index(None, "subject", "segment"),
+    comment="the current scores; who never bought has no row",
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("subject", Text, nullable=False),
+    Column("definition", Document, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("refreshed_at", Instant),
+    Column("size", Integer),
+)
+
+segment_members = Table(
+    "segment_members",
+    metadata,
+    Column("segment_id", Id, ForeignKey("segments.id"), primary_key=True),
+    Column("subject_id", Id, primary_key=True),
+    Column("since", Instant, nullable=False),
+)
+
+# --- campaigns ---------------------------------------------------------------------------------------------
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("state", Text, nullable=False),
+    Column("state_reason", Text, nullable=False, server_default=""),
+    Column("version_id", Id, comment="the applied version new runs are pinned to"),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
+campaign_versions = Table(
+    "campaign_versions",
+    metadata,
+    _id(),
+    Column("campaign_id", Id, ForeignKey("campaigns.id"), nullable=False),
+    Column("number", Integer, nullable=False, comment="counts from 1"),
+    Column("digest", Text, nullable=False, comment="over the spec and every file it uses"),
+    Column("spec", Document, nullable=False, comment="the campaign file, validated"),
+    Column("files", Document, nullable=False, comment="templates by path, as text"),
+    Column("segments", Document, nullable=False, comment="definitions of every segment it uses, by name"),
+    Column("applied_at", Instant, nullable=False),
+    UniqueConstraint("campaign_id", "number"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    Column("campaign_id", Id, ForeignKey("campaigns.id"), nullable=False),
+    Column("version_id", Id, ForeignKey("campaign_versions.id"), nullable=False),
+    Column("scheduled_for", Instant, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("fired_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    UniqueConstraint("campaign_id", "scheduled_for"),
+    comment="one firing of a campaign; the unique key is what makes any number of schedulers safe",
+)
+
+enrollments = Table(
+    "enrollments",
+    metadata,
+    _id(),
+    Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
+    Column("contact_id", Id, ForeignKey("contacts.id"), nullable=False),
+    Column("account_id", Id, ForeignKey("accounts.id")),
+    Column("segment", Text, nullable=False, comment="the audience segment the contact came in by"),
+    Column("rfm_segment", Text, comment="the account's RFM group when the run fired"),
+    Column("variant", Text),
+    Column("held_out", Boolean, nullable=False),
+    Column("skip_reason", Text, comment="why no step of this run is for this contact"),
+    UniqueConstraint("run_id", "contact_id"),
+    Index(None, "contact_id"),
+    Index(None, "account_id"),
+)
+
+# --- the ledger --------------------------------------------------------------------------------------------
+
+messages = Table(
+    "messages",
+    metadata,
+    _id(),
+    Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
+    Column("step", Integer, nullable=False, comment="position in the campaign's steps, from 1"),
+    Column("enrollment_id", Id, ForeignKey("enrollments.id"), nullable=False),
+    Column("contact_id", Id, ForeignKey("contacts.id"), nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("lane", Text, nullable=False, comment="name of the gateway it is to leave by"),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, comment="why it was skipped or failed"),
+    Column("due_at", Instant, nullable=False),
+    Column(
+        "attempts",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="tries that reached the gateway and were put off",
+    ),
+    Column("claim_id", Id, comment="fencing token: only its holder may write"),
+    Column("address", Text, comment="where it was sent"),
+    Column("parts", Integer, comment="SMS parts"),
+    Column("cost_minor", BigInteger, comment="what the gateway charges, in the workspace's currency"),
+    Column("gateway_id", Text, comment="the gateway's own id"),
+    Column("reply", Text, comment="the gateway's last word"),
+    Column("sent_at", Instant, comment="when the gateway took it over"),
+    Column("ended_at", Instant, comment="when it reached its present end"),
+    UniqueConstraint("run_id", "step", "contact_id"),
+    Index(
+        "ix_messages_due",
+        "lane",
+        "due_at",
+        "id",
+        sqlite_where=text(f"state = '{MessageState.PLANNED}'"),
+        postgresql_where=text(f"state = '{MessageState.PLANNED}'"),
+    ),
+    Index(
+        "ix_messages_claim_id",
+        "claim_id",
+        sqlite_where=text("claim_id IS NOT NULL"),
+        postgresql_where=text("claim_id IS NOT NULL"),
+    ),
+    Index(None, "contact_id", "channel", "sent_at"),
+    Index(
+        "ix_messages_gateway_id",
+        "lane",
+        "gateway_id",
+        sqlite_where=text("gateway_id IS NOT NULL"),
+        postgresql_where=text("gateway_id IS NOT NULL"),
+    ),
+    CheckConstraint("(state IN ('claimed', 'sending')) = (claim_id IS NOT NULL)", name="claimed_has_token"),
+    comment="the ledger: one row per planned message; rows never vanish",
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    _id(),
+    Column("lane", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("boot", Text, nullable=False, comment="changes when the host restarts: its flight recorders are then void"),
+    Column("recorder", Text, nullable=False, comment="path of the flight recorder on that host"),
+    Column("claimed_at", Instant, nullable=False),
+    Column("lease_until", Instant, nullable=False, comment="on the database's clock"),
+    comment="chunks in workers' hands; the id is the fencing token, so it is never reused",
+    sqlite_autoincrement=True,
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("closed_until", Instant, comment="no claims before this instant: the gateway refused as a whole"),
+    Column("failures", Integer, nullable=False, server_default="0", comment="refusals in a row"),
+    Column("reason", Text, nullable=False, server_default=""),
+    comment="circuit breaker of each gateway; costs no message an attempt",
+)
+
+rate_windows = Table(
+    "rate_windows",
+    metadata,
+    Column("key", Text, primary_key=True, comment="campaign:<id> or lane:<name>"),
+    Column("starts_at", Instant, primary_key=True),
+    Column("used", Integer, nullable=False),
+)
+
+links = Table(
+    "links",
+    metadata,
+    _id(),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    comment="registered targets: a click leads to one of these and nowhere else",
+)
+
+# --- what comes back ---------------------------------------------------------------------------------------
+
+touches = Table(
+    "touches",
+    metadata,
+    _id(),
+    Column("message_id", Id, ForeignKey("messages.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("link_id", Id, ForeignKey("links.id")),
+    Column("at", Instant, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("ip", Text, nullable=False),
+    Column("user_agent", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("reasons", Text, nullable=False, server_default="", comment="rules that spoke, comma-separated"),
+    Index(None, "message_id", "kind"),
+    Index(None, "ip", "at"),
+    comment="every hit, raw; the verdict may be revised",
+)
+
+message_events = Table(
+    "message_events",
+    metadata,
+    _id(),
+    Column("key", Text, nullable=False, unique=True, comment="makes replays harmless"),
+    Column("message_id", Id, ForeignKey("messages.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+    Index(None, "message_id", "kind"),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    _id(),
+    Column("key", Text, nullable=False, unique=True, comment="digest of source and content: duplicates fall away"),
+    Column("source", Text, nullable=False, comment="bounce, or gateway:<name>"),
+    Column("received_at", Instant, nullable=False),
+    Column("meta", Document, nullable=False, server_default="{}", comment="envelope, headers, query"),
+    Column("body", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False, comment="new, done, unclassified or rejected"),
+    Column("note", Text, nullable=False, server_default=""),
+    Column("processed_at", Instant),
+    Index("ix_inbox_new", "id", sqlite_where=text("state = 'new'"), postgresql_where=text("state = 'new'")),
+    comment="what came in, kept raw before anyone reads it",
+)
+
+conversions = Table(
+    "conversions",
+    metadata,
+    _id(),
+    Column("kind", Text, nullable=False),
+    Column("source_id", Id, nullable=False, comment="id of the order, stage row or event"),
+    Column("at", Instant, nullable=False),
+    Column("account_id", Id, ForeignKey("accounts.id")),
+    Column("value_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("campaign_id", Id, ForeignKey("campaigns.id"), nullable=False),
+    Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
+    Column("message_id", Id, ForeignKey("messages.id"), nullable=False),
+    Column("touch_id", Id, ForeignKey("touches.id"), comment="null where being sent the message was the touch"),
+    UniqueConstraint("kind", "source_id"),
+    Index(None, "run_id"),
+    Index(None, "campaign_id"),
+    comment="each order, stage or event credited once, to the last touch",
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    _id(),
+    Column("campaign_id", Id, ForeignKey("campaigns.id"), nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("recipients", Document, nullable=False),
+    Column("state", Text, nullable=False, comment="planned, sending, sent, failed or in_doubt"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_until", Instant),
+    Column("sent_at", Instant),
+    Column("note", Text, nullable=False, server_default=""),
+    UniqueConstraint("campaign_id", "due_at"),
+)
+
+holdouts = Table(
+    "holdouts",
+    metadata,
+    Column("campaign_id", Id, ForeignKey("campaigns.id"), primary_key=True),
+    Column("account_id", Id, ForeignKey("accounts.id"), primary_key=True),
+    comment="accounts not sent to, so that lift can be measured; drawn by a lasting hash",
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)

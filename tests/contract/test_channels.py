@@ -1,0 +1,162 @@
+"""One suite for every way out. A new provider adds a rig (how it behaves → an adapter facing it) and no test."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from kernel.errors import GatewayDown
+from kernel.settings import HttpGateway, HttpReply, KannelGateway, SmtpGateway
+from templates.mail import ComposedMail
+from templates.sms import ComposedSms
+from tests.servers.flights import RememberingFlight
+from tests.servers.sms_stub import JSON_ANSWERS, KANNEL_ANSWERS, SmsStub
+from tests.servers.smtp_sink import Sink, SinkServer
+from workers.channels.http import HttpChannel
+from workers.channels.kannel import KannelChannel
+from workers.channels.port import Channel, Parcel
+from workers.channels.smtp import SmtpChannel
+
+
+def mail(recipient: str, index: int = 0) -> Parcel:
+    data = b"Message-ID: <m%d@x>\r\nSubject: hi\r\n\r\n.leading dot\r\nbye\r\n" % index
+    content = ComposedMail(
+        envelope_from="bounce@acme.example",
+        envelope_to=recipient,
+        message_id_header=f"<m{index}@x>",
+        subject="hi",
+        data=data,
+    )
+    return Parcel(index=index, message_id=100 + index, ref="r", content=content)
+
+
+def sms(text: str, index: int = 0) -> Parcel:
+    content = ComposedSms(address="+4915112345678", text=text, parts=1, encoding="gsm")
+    return Parcel(index=index, message_id=100 + index, ref=f"ref{index}", content=content)
+
+
+@dataclass
+class Rig:
+    """An adapter facing a gateway, and how to make a parcel the gateway treats in a given way."""
+
+    channel: Channel
+    parcel: Callable[[str, int], Parcel]
+
+
+def smtp_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(SinkServer(Sink()))
+    faults = {"accept": "ann", "refuse": "rcpt550", "defer": "rcpt450", "down": "rcpt421", "lost": "dotdrop"}
+    gateway = SmtpGateway(type="smtp", host="127.0.0.1", port=server.port, tls="none", timeout="5s")
+    return Rig(SmtpChannel(gateway), lambda what, index: mail(f"{faults[what]}+{index}@x.example", index))
+
+
+def http_gateway(port: int) -> HttpGateway:
+    return HttpGateway(
+        type="http",
+        url=f"http://127.0.0.1:{port}/send",
+        json_body={"to": "{to}", "text": "{text}", "ref": "{ref}"},
+        reply=HttpReply(status="result.status", accepted=["0"], transient=["1"], gateway_id="result.id"),
+        timeout="5s",
+    )
+
+
+def http_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(SmsStub(JSON_ANSWERS))
+    words = {"accept": "accept", "refuse": "refuse", "defer": "status-throttled", "down": "busy", "lost": "drop"}
+    return Rig(HttpChannel(http_gateway(server.port), receipt_url=""), lambda what, index: sms(words[what], index))
+
+
+def kannel_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(SmsStub(KANNEL_ANSWERS))
+    words = {"accept": "accept", "refuse": "refuse", "defer": "", "down": "busy", "lost": "drop"}
+    gateway = KannelGateway.model_validate(
+        {"type": "kannel", "url": f"http://127.0.0.1:{server.port}/cgi-bin/sendsms", "username": "u", "password": "p", "timeout": "5s"}
+    )
+    return Rig(KannelChannel(gateway, receipt_url="http://127.0.0.1/r"), lambda what, index: sms(words[what], index))
+
+
+RIGS = {"smtp": smtp_rig, "http": http_rig, "kannel": kannel_rig}
+
+
+@pytest.fixture(params=RIGS)
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with ExitStack() as stack:
+        made = RIGS[request.param](stack)
+        yield made
+        made.channel.close()
+
+
+def test_an_accepted_message_is_committed_before_and_accepted_after(rig: Rig) -> None:
+    flight = RememberingFlight()
+    rig.channel.deliver([rig.parcel("accept", 0), rig.parcel("accept", 1)], flight, lambda: True)
+    assert flight.committed == [0, 1]
+    assert flight.endings == {0: "accepted", 1: "accepted"}
+    assert flight.receipts[0].reply
+
+
+def test_a_refused_message_harms_only_itself(rig: Rig) -> None:
+    flight = RememberingFlight()
+    rig.channel.deliver([rig.parcel("refuse", 0), rig.parcel("accept", 1)], flight, lambda: True)
+    assert flight.endings == {0: "refused", 1: "accepted"}
+
+
+def test_a_gateway_that_closes_leaves_the_rest_untouched(rig: Rig) -> None:
+    flight = RememberingFlight()
+    with pytest.raises(GatewayDown):
+        rig.channel.deliver([rig.parcel("accept", 0), rig.parcel("down", 1), rig.parcel("accept", 2)], flight, lambda: True)
+    assert flight.endings == {0: "accepted"}
+    assert set(flight.committed) - set(flight.retracted) == {0}
+
+
+def test_an_answer_lost_after_the_last_byte_is_unknown_and_nothing_else_is(rig: Rig) -> None:
+    flight = RememberingFlight()
+    rig.channel.deliver([rig.parcel("lost", 0), rig.parcel("accept", 1)], flight, lambda: True)
+    assert flight.endings == {0: "unknown", 1: "accepted"}
+
+
+def test_it_stops_between_messages_when_asked(rig: Rig) -> None:
+    flight = RememberingFlight()
+    answers = iter([True, False])
+    rig.channel.deliver([rig.parcel("accept", i) for i in range(3)], flight, lambda: next(answers))
+    assert flight.endings == {0: "accepted"}
+
+
+@pytest.mark.parametrize("name", ["smtp", "http"])
+def test_a_deferred_message_is_not_committed_as_sent(name: str) -> None:
+    with ExitStack() as stack:
+        rig = RIGS[name](stack)
+        flight = RememberingFlight()
+        rig.channel.deliver([rig.parcel("defer", 0), rig.parcel("accept", 1)], flight, lambda: True)
+        assert flight.endings == {0: "deferred", 1: "accepted"}
+        rig.channel.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", ["smtp", "http", "kannel"])
+def test_a_gateway_nobody_listens_at_is_down_and_nothing_is_in_doubt(name: str) -> None:
+    port = free_port()
+    channels: dict[str, Channel] = {
+        "smtp": SmtpChannel(SmtpGateway(type="smtp", host="127.0.0.1", port=port, tls="none")),
+        "http": HttpChannel(http_gateway(port), receipt_url=""),
+        "kannel": KannelChannel(
+            KannelGateway.model_validate(
+                {"type": "kannel", "url": f"http://127.0.0.1:{port}/", "username": "u", "password": "p"}
+            ),
+            receipt_url="",
+        ),
+    }
+    flight = RememberingFlight()
+    parcel = mail("ann@x.example") if name == "smtp" else sms("accept")
+    with pytest.raises(GatewayDown):
+        channels[name].deliver([parcel], flight, lambda: True)
+    assert flight.endings == {}
+    assert set(flight.committed) == set(flight.retracted)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from workers.recorder import Fenced, FlightRecorder, Slot
+
+
+def test_a_rescuer_reads_what_the_owner_knew(tmp_path: Path) -> None:
+    owner = FlightRecorder.create(tmp_path / "1.flight", 1, [11, 12, 13, 14])
+    owner.commit(0)
+    owner.record(0, Slot.ACCEPTED, 250, "queued as 7", 2)
+    owner.commit(1)
+    owner.record(2, Slot.REFUSED, 550, "no such user")
+    rescuer = FlightRecorder.rescue(tmp_path / "1.flight")
+    assert rescuer is not None
+    found = [(e.message_id, e.slot, e.code, e.parts, e.text) for e in rescuer.entries()]
+    assert found == [
+        (11, Slot.ACCEPTED, 250, 2, "queued as 7"),
+        (12, Slot.COMMITTED, 0, 0, ""),
+        (13, Slot.REFUSED, 550, 0, "no such user"),
+        (14, Slot.UNTOUCHED, 0, 0, ""),
+    ]
+    rescuer.close(remove=False)
+    owner.close(remove=True)
+    assert not (tmp_path / "1.flight").exists()
+
+
+def test_a_living_owner_keeps_its_lock_and_a_fence_stops_it(tmp_path: Path) -> None:
+    owner = FlightRecorder.create(tmp_path / "1.flight", 1, [11, 12])
+    owner.commit(0)
+    rescuer = FlightRecorder.rescue(tmp_path / "1.flight")
+    assert rescuer is not None
+    assert not rescuer.owner_is_dead()
+    rescuer.raise_fence()
+    with pytest.raises(Fenced):
+        owner.commit(1)
+    assert [entry.slot for entry in rescuer.entries()] == [Slot.COMMITTED, Slot.UNTOUCHED]
+    rescuer.close(remove=False)
+    owner.close(remove=True)
+
+
+def test_sigkill_loses_nothing_and_frees_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "9.flight"
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        owner = FlightRecorder.create(path, 9, [1, 2, 3])
+        owner.commit(0)
+        owner.record(0, Slot.ACCEPTED, 250, "ok")
+        owner.commit(1)
+        os.write(tell, b"x")
+        signal.pause()
+    assert os.read(ready, 1) == b"x"
+    before = FlightRecorder.rescue(path)
+    assert before is not None
+    assert not before.owner_is_dead()
+    before.close(remove=False)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    rescuer = FlightRecorder.rescue(path)
+    assert rescuer is not None
+    assert rescuer.owner_is_dead()
+    assert [entry.slot for entry in rescuer.entries()] == [Slot.ACCEPTED, Slot.COMMITTED, Slot.UNTOUCHED]
+    rescuer.close(remove=True)
+    os.close(ready)
+    os.close(tell)
+
+
+def test_a_file_that_was_never_in_use_is_no_recorder(tmp_path: Path) -> None:
+    assert FlightRecorder.rescue(tmp_path / "none.flight") is None
+    for content in (b"", b"\0" * 200, b"CARILLN1" + b"\0" * 60):
+        (tmp_path / "odd.flight").write_bytes(content)
+        found = FlightRecorder.rescue(tmp_path / "odd.flight")
+        assert found is None or list(found.entries()) == []

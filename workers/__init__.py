@@ -1,0 +1,1 @@
+"""Doing: Celery app and thin tasks, delivery core, dispatcher, scheduler, channels, inbound."""

@@ -1,0 +1,1 @@
+"""One file per way out. An adapter translates, and nothing else."""

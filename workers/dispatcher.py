@@ -1,0 +1,70 @@
+"""Waking workers: publishes hints for work that is due. What it fails to publish now it publishes a second later."""
+
+from __future__ import annotations
+
+import structlog
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from sqlalchemy import Engine, exists, select
+
+from kernel.settings import Workspace
+from store.engine import reading
+from store.ledger import due_by_lane
+from store.tables import inbox, reports
+from workers.app import HINT_EXPIRES_S
+
+log = structlog.get_logger(__name__)
+
+_MESSAGES_PER_HINT = 500
+_HINTS_PER_LANE = 8
+
+
+class Dispatcher:
+    """Publishes hints; a broker that is down costs a log line and nothing else."""
+
+    def __init__(self, app: Celery, engine: Engine, workspace: Workspace) -> None:
+        self._app = app
+        self._engine = engine
+        self._workspace = workspace
+        self._reachable = True
+
+    def wake_lanes(self) -> int:
+        """Publish hints for every lane with due messages; return how many."""
+        with reading(self._engine) as connection:
+            due = due_by_lane(connection)
+        published = 0
+        for lane, count in due.items():
+            gateway = self._workspace.settings.gateways.get(lane)
+            queue = gateway.channel.value if gateway else "email"
+            for _ in range(min(-(-count // _MESSAGES_PER_HINT), _HINTS_PER_LANE)):
+                if not self.hint("carillon.drain", [lane], queue=queue):
+                    return published
+                published += 1
+        return published
+
+    def wake_house(self) -> None:
+        """Publish hints for mail that came in and reports that are due."""
+        with reading(self._engine) as connection:
+            letters = connection.execute(select(exists().where(inbox.c.state == "new"))).scalar_one()
+            due = connection.execute(select(exists().where(reports.c.state.in_(("planned", "sending"))))).scalar_one()
+        if letters:
+            self.hint("carillon.inbox", [], queue="house")
+        if due:
+            self.hint("carillon.reports", [], queue="house")
+
+    def hint(self, task: str, arguments: list[str], *, queue: str) -> bool:
+        """Publish one hint; False where the broker does not answer."""
+        try:
+            self._app.send_task(task, args=arguments, queue=queue, expires=HINT_EXPIRES_S)
+        except (KombuError, RedisError, OSError) as error:
+            if self._reachable:
+                log.error(
+                    "broker_unreachable", error=str(error), remedy="nothing is lost; sending goes on once it is back"
+                )
+            self._reachable = False
+            return False
+        if not self._reachable:
+            log.info("broker_reachable_again")
+            self._reachable = True
+        return True

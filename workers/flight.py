@@ -1,0 +1,170 @@
+"""One chunk under way: tells the flight recorder at once, and keeps the details for the commit afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from templates.sms import ComposedSms
+
+from kernel.errors import OutcomeUnknown, PermanentError, TransientError
+from kernel.vocabulary import FailReason
+from store.ledger import Ending, Outcome
+from workers.channels.port import Parcel, Receipt
+from workers.recorder import Fenced, FlightRecorder, Slot
+
+HARD_BOUNCES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+"""Enhanced codes that say the address itself is dead. Source: RFC 3463, IANA enhanced status codes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a deferred message is tried again, and when no more."""
+
+    first: timedelta
+    longest: timedelta
+    attempts: int
+    max_age: timedelta
+
+    def next_try(
+        self, *, now: datetime, due_at: datetime, attempts: int, spread: float, at_least_s: float
+    ) -> datetime | None:
+        """Return when to try again after one more failure, or None where attempts or age are used up.
+
+        Args:
+            now: The present instant.
+            due_at: When the message was first due.
+            attempts: Failures before this one.
+            spread: A number in [0, 1) that keeps a whole chunk from coming back in one instant.
+            at_least_s: What the gateway asked for, in seconds.
+
+        Source:
+            RFC 5321 section 4.5.4.1 (wait, then back off); RFC 6647 (greylisting lets a retry pass after minutes).
+        """
+        if attempts + 1 >= self.attempts:
+            return None
+        wait = min(self.first * 2 ** min(attempts, 16), self.longest) * (1 + spread / 4)
+        again = now + max(wait, timedelta(seconds=at_least_s))
+        return again if again <= due_at + self.max_age else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passenger:
+    """One message of the chunk and what its bookkeeping needs."""
+
+    parcel: Parcel
+    due_at: datetime
+    attempts: int
+    price_minor: float
+
+
+class ChunkFlight:
+    """Implements workers.channels.port.Flight over a flight recorder."""
+
+    def __init__(
+        self,
+        recorder: FlightRecorder,
+        passengers: Sequence[Passenger],
+        *,
+        now: Callable[[], datetime],
+        lease_ends: Callable[[], float],
+        retry: RetryPolicy,
+    ) -> None:
+        """Take a chunk.
+
+        Args:
+            recorder: Has a slot for every parcel's index.
+            passengers: The messages to be sent.
+            now: The present instant on the database's clock.
+            lease_ends: The monotonic second at which the lease, as last renewed, runs out.
+            retry: When to try deferred messages again.
+        """
+        self._recorder = recorder
+        self._passengers = {passenger.parcel.index: passenger for passenger in passengers}
+        self._now = now
+        self._lease_ends = lease_ends
+        self._retry = retry
+        self._outcomes: dict[int, Outcome] = {}
+
+    def commit(self, index: int) -> None:
+        """See Flight.commit; a lease that ran out while this process was stopped counts as the fence."""
+        if time.monotonic() >= self._lease_ends():
+            raise Fenced
+        self._recorder.commit(index)
+
+    def retract(self, index: int) -> None:
+        """See Flight.retract."""
+        self._recorder.retract(index)
+
+    def accepted(self, index: int, receipt: Receipt) -> None:
+        """See Flight.accepted."""
+        passenger = self._passengers[index]
+        parcel = passenger.parcel
+        parts = parcel.content.parts if isinstance(parcel.content, ComposedSms) else None
+        self._recorder.record(index, Slot.ACCEPTED, receipt.code, receipt.gateway_id or receipt.reply, parts or 0)
+        self._outcomes[index] = Outcome(
+            message_id=parcel.message_id,
+            ending=Ending.ACCEPTED,
+            at=self._now(),
+            reply=receipt.reply,
+            address=address_of(parcel),
+            gateway_id=receipt.gateway_id,
+            parts=parts,
+            cost_minor=round(passenger.price_minor * (parts or 1)),
+        )
+
+    def refused(self, index: int, error: PermanentError) -> None:
+        """See Flight.refused."""
+        self._recorder.record(index, Slot.REFUSED, error.code, error.text)
+        outcome = self._outcome(index, Ending.REFUSED, error.text)
+        self._outcomes[index] = replace(outcome, hard_bounce=error.enhanced in HARD_BOUNCES)
+
+    def deferred(self, index: int, error: TransientError) -> None:
+        """See Flight.deferred; turns into a refusal where attempts or age are used up."""
+        self._recorder.record(index, Slot.DEFERRED, error.code, error.text)
+        passenger = self._passengers[index]
+        retry_at = self._retry.next_try(
+            now=self._now(),
+            due_at=passenger.due_at,
+            attempts=passenger.attempts,
+            spread=(passenger.parcel.message_id * 7919 % 1000) / 1000,
+            at_least_s=error.retry_after_s or 0.0,
+        )
+        if retry_at is None:
+            self._outcomes[index] = self._outcome(index, Ending.REFUSED, error.text, FailReason.RETRIES_EXHAUSTED)
+        else:
+            self._outcomes[index] = self._outcome(index, Ending.DEFERRED, error.text, retry_at=retry_at)
+
+    def unknown(self, index: int, error: OutcomeUnknown) -> None:
+        """See Flight.unknown; the recorder's mark already says so."""
+        self._outcomes[index] = self._outcome(index, Ending.IN_DOUBT, error.text)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return one outcome per parcel; those never mentioned are untouched."""
+        return [self._outcomes.get(index) or self._outcome(index, Ending.UNTOUCHED, "") for index in self._passengers]
+
+    def _outcome(
+        self,
+        index: int,
+        ending: Ending,
+        reply: str,
+        fail_reason: FailReason = FailReason.REFUSED,
+        retry_at: datetime | None = None,
+    ) -> Outcome:
+        parcel = self._passengers[index].parcel
+        return Outcome(
+            message_id=parcel.message_id,
+            ending=ending,
+            at=self._now(),
+            reply=reply,
+            address=address_of(parcel),
+            fail_reason=fail_reason,
+            retry_at=retry_at,
+        )
+
+
+def address_of(parcel: Parcel) -> str:
+    """Return where a parcel goes."""
+    return parcel.content.address if isinstance(parcel.content, ComposedSms) else parcel.content.envelope_to

@@ -1,0 +1,219 @@
+"""From a claimed chunk to parcels ready to leave: eligibility, rates, rendering. Everything here is harmless."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import structlog
+from campaigns.eligibility import Go, Skip, Wait, check
+from campaigns.rates import take
+from sqlalchemy import Connection, Engine
+from templates.context import load_contexts
+from templates.files import email_template, sms_template
+from templates.mail import MailStep
+from templates.sms import SmsStep
+
+from campaigns.schema import EmailStep
+from campaigns.versions import PinnedCampaign, load_version
+from kernel.errors import CarillonError
+from kernel.quantities import minor_exponent
+from kernel.settings import Workspace, rate
+from kernel.signing import Signer
+from kernel.vocabulary import Channel, FailReason, SkipReason
+from store.engine import reading, writing
+from store.ledger import Claim, ClaimedMessage
+from store.links import LinkRegistry
+from store.schema import installation
+from workers.channels.port import Parcel
+from workers.flight import Passenger
+
+log = structlog.get_logger(__name__)
+
+_KEPT_STEPS = 64
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A chunk sorted by what is to become of it. Keys are message ids."""
+
+    go: list[Passenger] = field(default_factory=list)
+    skipped: dict[int, SkipReason] = field(default_factory=dict)
+    failed: dict[int, tuple[FailReason, str]] = field(default_factory=dict)
+    postponed: dict[int, datetime] = field(default_factory=dict)
+
+
+class Preparer:
+    """Keeps what is the same for many messages: pinned campaigns, compiled templates, link ids. One per process."""
+
+    def __init__(self, engine: Engine, workspace: Workspace) -> None:
+        self._engine = engine
+        self._workspace = workspace
+        self._signer: Signer = workspace.signer()
+        self._links = LinkRegistry(engine)
+        self._versions: OrderedDict[int, PinnedCampaign] = OrderedDict()
+        self._steps: OrderedDict[tuple[int, int, str], MailStep | SmsStep] = OrderedDict()
+        with reading(engine) as connection:
+            self._installation = installation(connection)
+
+    def prepare(self, claim: Claim, *, now: datetime) -> Prepared:
+        """Sort a claimed chunk and compose what is to be sent; writes only rate windows and new links."""
+        prepared = Prepared()
+        with reading(self._engine) as connection:
+            verdicts = check(connection, [message.id for message in claim.messages], now=now)
+            for message in claim.messages:
+                self._version(connection, message.version_id)
+            sendable = self._sort(claim, verdicts, prepared)
+            contexts = load_contexts(
+                connection,
+                sorted({message.contact_id for _, message in sendable}),
+                now=now,
+                currency=self._workspace.settings.currency,
+            )
+        for index, message in self._within_rates(claim.lane, sendable, prepared, now):
+            self._compose(index, message, contexts.get(message.contact_id), prepared, claim.lane, now)
+        return prepared
+
+    def _sort(
+        self, claim: Claim, verdicts: Mapping[int, Go | Skip | Wait], prepared: Prepared
+    ) -> list[tuple[int, ClaimedMessage]]:
+        sendable = []
+        for index, message in enumerate(claim.messages):
+            verdict = verdicts[message.id]
+            if isinstance(verdict, Skip):
+                prepared.skipped[message.id] = verdict.reason
+            elif isinstance(verdict, Wait):
+                prepared.postponed[message.id] = verdict.until
+            else:
+                sendable.append((index, message))
+        return sendable
+
+    def _within_rates(
+        self, lane: str, sendable: list[tuple[int, ClaimedMessage]], prepared: Prepared, now: datetime
+    ) -> list[tuple[int, ClaimedMessage]]:
+        """Hold back what is over the campaign's or the gateway's rate until its next window."""
+        by_campaign: dict[int, list[tuple[int, ClaimedMessage]]] = {}
+        for item in sendable:
+            by_campaign.setdefault(item[1].campaign_id, []).append(item)
+        kept: list[tuple[int, ClaimedMessage]] = []
+        for campaign_id, group in by_campaign.items():
+            limit = rate(self._versions[group[0][1].version_id].spec.rate)
+            kept += self._granted(f"campaign:{campaign_id}", limit, group, prepared, now)
+        gateway = self._workspace.settings.gateways.get(lane)
+        return self._granted(f"lane:{lane}", rate(gateway.rate) if gateway else None, kept, prepared, now)
+
+    def _granted(
+        self, key: str, limit: Any, group: list[tuple[int, ClaimedMessage]], prepared: Prepared, now: datetime
+    ) -> list[tuple[int, ClaimedMessage]]:
+        if limit is None or not group:
+            return group
+        with writing(self._engine) as connection:
+            grant = take(connection, key, limit, len(group), now=now)
+        for _, message in group[grant.granted :]:
+            prepared.postponed[message.id] = grant.next_at
+        return group[: grant.granted]
+
+    def _compose(
+        self,
+        index: int,
+        message: ClaimedMessage,
+        context: dict[str, Any] | None,
+        prepared: Prepared,
+        lane: str,
+        now: datetime,
+    ) -> None:
+        if context is None:
+            prepared.skipped[message.id] = SkipReason.CONTACT_DELETED
+            return
+        try:
+            parcel = self._parcel(index, message, context, now)
+        except CarillonError as error:
+            prepared.failed[message.id] = (FailReason.TEMPLATE_ERROR, str(error))
+            return
+        except Exception as error:
+            log.exception("compose_failed", message=message.id)
+            prepared.failed[message.id] = (FailReason.COMPOSE_ERROR, f"{type(error).__name__}: {error}")
+            return
+        prepared.go.append(
+            Passenger(
+                parcel=parcel,
+                due_at=message.due_at,
+                attempts=message.attempts,
+                price_minor=price_minor(self._workspace, lane),
+            )
+        )
+
+    def _parcel(self, index: int, message: ClaimedMessage, context: dict[str, Any], now: datetime) -> Parcel:
+        contact = context["contact"]
+        step = self._step(message, contact.get("language") or self._workspace.settings.language)
+        if isinstance(step, MailStep):
+            content: Any = step.compose(
+                message_id=message.id, address=contact["email"], context=context, date=now, links=self._links
+            )
+        else:
+            content = step.compose(message_id=message.id, address=contact["phone"], context=context, links=self._links)
+        return Parcel(index=index, message_id=message.id, ref=self._signer.address_token(message.id), content=content)
+
+    def _step(self, message: ClaimedMessage, language: str) -> MailStep | SmsStep:
+        key = (message.version_id, message.step, language)
+        step = self._steps.get(key)
+        if step is None:
+            pinned = self._versions[message.version_id]
+            step = prepare_step(self._workspace, pinned, message.step, language, self._signer, self._installation)
+            self._steps[key] = step
+            if len(self._steps) > _KEPT_STEPS:
+                self._steps.popitem(last=False)
+        return step
+
+    def _version(self, connection: Connection, version_id: int) -> PinnedCampaign:
+        pinned = self._versions.get(version_id)
+        if pinned is None:
+            pinned = self._versions[version_id] = load_version(connection, version_id)
+            if len(self._versions) > _KEPT_STEPS:
+                self._versions.popitem(last=False)
+        return pinned
+
+
+def prepare_step(
+    workspace: Workspace, pinned: PinnedCampaign, position: int, language: str, signer: Signer, installation_name: str
+) -> MailStep | SmsStep:
+    """Return a step of a pinned campaign, compiled for one language; `position` counts from 1."""
+    step = pinned.spec.steps[position - 1]
+    settings = workspace.settings
+    base_url = settings.web.public_url.rstrip("/")
+    utm = utm_of(pinned, Channel.EMAIL if isinstance(step, EmailStep) else Channel.SMS)
+    if not isinstance(step, EmailStep):
+        return SmsStep(
+            template=sms_template(pinned.files, step.sms, language), signer=signer, base_url=base_url, utm=utm
+        )
+    sender = settings.senders[step.sender] if step.sender else next(iter(settings.senders.values()))
+    return MailStep(
+        template=email_template(pinned.files, step.email, language),
+        brand=settings.brand,
+        sender=sender,
+        signer=signer,
+        base_url=base_url,
+        list_id=pinned.name,
+        campaign=pinned.name,
+        utm=utm,
+        installation=installation_name,
+    )
+
+
+def utm_of(pinned: PinnedCampaign, channel: Channel) -> dict[str, str]:
+    """Return the campaign's UTM parameters without their prefix; empty where it sets none."""
+    utm = pinned.spec.utm
+    if utm is None:
+        return {}
+    given = {name: value for name, value in utm.model_dump().items() if value}
+    return {"medium": channel.value, "campaign": pinned.name, **given}
+
+
+def price_minor(workspace: Workspace, lane: str) -> float:
+    """Return what one message or SMS part costs at a gateway, in minor units of the workspace's currency."""
+    price = getattr(workspace.settings.gateways.get(lane), "price", None)
+    return float(Decimal(price).scaleb(minor_exponent(workspace.settings.currency))) if price else 0.0

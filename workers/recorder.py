@@ -1,0 +1,150 @@
+"""The flight recorder: what happened to each message of a chunk, kept where `kill -9` cannot reach it.
+
+A memory-mapped file holds one slot per message. The kernel keeps its pages when the process dies, so whoever
+takes over reads exactly what the dead worker knew. A restart of the machine voids it (the claim keeps the boot's
+name): what was `sending` then is in doubt.
+
+Two parties may touch a recorder: its owner, and a rescuer whose lease check says the owner is late. They settle
+who goes first without a lock: the owner marks the slot and *then* looks at the fence; the rescuer raises the fence
+and *then* reads the slots. Whatever the order, either the owner sees the fence and sends nothing, or the rescuer
+sees the mark and holds the message in doubt.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+_MAGIC = b"CARILLN1"
+_HEADER = struct.Struct("<8sQI")
+_FENCE_AT = _HEADER.size
+_IDS_AT = 32
+_SLOT = struct.Struct("<BHBB59s")
+"""State, code, SMS parts, length of the text, text."""
+
+
+class Slot(IntEnum):
+    """What is known of one message."""
+
+    UNTOUCHED = 0
+    COMMITTED = 1
+    """The final dot or the request body may be out; no answer yet."""
+    ACCEPTED = 2
+    REFUSED = 3
+    DEFERRED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message's slot: its state, the gateway's code, and its first words or its own id of the message."""
+
+    message_id: int
+    slot: Slot
+    code: int
+    parts: int
+    text: str
+
+
+class Fenced(Exception):
+    """The lease is gone and a rescuer has raised the fence: nothing more may be sent from this chunk."""
+
+
+class FlightRecorder:
+    """The recorder of one chunk. `create` makes and locks it, `rescue` opens another's."""
+
+    def __init__(self, path: Path, descriptor: int, memory: mmap.mmap, message_ids: Sequence[int]) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._memory = memory
+        self._ids = tuple(message_ids)
+        self._slots_at = _IDS_AT + 8 * len(self._ids)
+
+    @classmethod
+    def create(cls, path: Path, claim_id: int, message_ids: Sequence[int]) -> FlightRecorder:
+        """Make the file for a chunk, hold its lock, and leave every slot untouched."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = _IDS_AT + (8 + _SLOT.size) * len(message_ids)
+        os.ftruncate(descriptor, size)
+        memory = mmap.mmap(descriptor, size)
+        memory[_IDS_AT : _IDS_AT + 8 * len(message_ids)] = struct.pack(f"<{len(message_ids)}Q", *message_ids)
+        # The header goes last: a file without it was never in use.
+        memory[: _HEADER.size] = _HEADER.pack(_MAGIC, claim_id, len(message_ids))
+        return cls(path, descriptor, memory, message_ids)
+
+    @classmethod
+    def rescue(cls, path: Path) -> FlightRecorder | None:
+        """Open a recorder somebody left; None where there is none, or it was never in use."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        size = os.fstat(descriptor).st_size
+        if size < _IDS_AT:
+            os.close(descriptor)
+            return None
+        memory = mmap.mmap(descriptor, size)
+        magic, _claim_id, count = _HEADER.unpack(memory[: _HEADER.size])
+        if magic != _MAGIC or size != _IDS_AT + (8 + _SLOT.size) * count:
+            memory.close()
+            os.close(descriptor)
+            return None
+        return cls(path, descriptor, memory, struct.unpack(f"<{count}Q", memory[_IDS_AT : _IDS_AT + 8 * count]))
+
+    def owner_is_dead(self) -> bool:
+        """Tell whether the owner's process is gone: the kernel drops its lock with it. Takes the lock if so."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def commit(self, index: int) -> None:
+        """Mark that the next byte cannot be taken back.
+
+        Raises:
+            Fenced: somebody has taken the chunk over; the mark is withdrawn and nothing may be sent.
+        """
+        self._memory[self._at(index)] = Slot.COMMITTED
+        if self._memory[_FENCE_AT]:
+            self._memory[self._at(index)] = Slot.UNTOUCHED
+            raise Fenced
+
+    def retract(self, index: int) -> None:
+        """Withdraw a mark: it turned out that nothing left after all."""
+        self._memory[self._at(index)] = Slot.UNTOUCHED
+
+    def record(self, index: int, slot: Slot, code: int, text: str, parts: int = 0) -> None:
+        """Keep the gateway's answer; the state is written last, so that a torn write leaves the mark standing."""
+        raw = text.encode("utf-8", "replace")[:59]
+        place = self._at(index)
+        self._memory[place + 1 : place + _SLOT.size] = _SLOT.pack(0, code, min(parts, 255), len(raw), raw)[1:]
+        self._memory[place] = slot
+
+    def raise_fence(self) -> None:
+        """Forbid the owner to send anything more."""
+        self._memory[_FENCE_AT] = 1
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every slot in the order of the chunk."""
+        for index, message_id in enumerate(self._ids):
+            place = self._at(index)
+            slot, code, parts, length, raw = _SLOT.unpack(self._memory[place : place + _SLOT.size])
+            yield Entry(message_id, Slot(slot), code, parts, raw[:length].decode("utf-8", "replace"))
+
+    def close(self, *, remove: bool) -> None:
+        """Let go of the file; remove it once its outcomes are committed."""
+        if remove:
+            self.path.unlink(missing_ok=True)
+        self._memory.close()
+        os.close(self._descriptor)
+
+    def _at(self, index: int) -> int:
+        return self._slots_at + index * _SLOT.size

@@ -1,0 +1,134 @@
+"""Taking over chunks whose worker died or fell silent, by what its flight recorder says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Engine, select
+
+from kernel.clock import from_ms
+from kernel.ids import boot_id, host_name
+from kernel.vocabulary import FailReason
+from store.engine import reading, writing
+from store.ledger import (
+    Abandoned,
+    Ending,
+    Outcome,
+    abandoned,
+    addresses,
+    finish,
+    lease_over,
+    release,
+    sending_ids,
+)
+from store.types import database_now
+from workers.recorder import Entry, FlightRecorder, Slot
+
+log = structlog.get_logger(__name__)
+
+_ENDINGS = {
+    Slot.UNTOUCHED: Ending.UNTOUCHED,
+    Slot.COMMITTED: Ending.IN_DOUBT,
+    Slot.ACCEPTED: Ending.ACCEPTED,
+    Slot.REFUSED: Ending.REFUSED,
+    Slot.DEFERRED: Ending.DEFERRED,
+}
+
+
+def recover(engine: Engine, *, prices: Mapping[str, float], retry_after: timedelta) -> int:
+    """Settle every claim that has lost its worker; return how many.
+
+    Args:
+        engine: The database.
+        prices: What one part costs by lane, in minor units; lanes without a price may be left out.
+        retry_after: When what had been deferred is tried again.
+
+    On this host a dead owner is told by its recorder's lock, at once; a living but silent one by its lease. Claims
+    of other hosts are left to those hosts for an hour past their lease; after that their `sending` is in doubt.
+    """
+    host, boot = host_name(), boot_id()
+    with reading(engine) as connection:
+        candidates = abandoned(connection, host)
+    return sum(
+        _settle(engine, candidate, host, boot, prices.get(candidate.lane, 0.0), retry_after) for candidate in candidates
+    )
+
+
+def recorder_path(folder: str, claim_id: int) -> Path:
+    """Return where the recorder of a claim lies."""
+    return Path(folder) / f"{claim_id}.flight"
+
+
+def _settle(engine: Engine, claim: Abandoned, host: str, boot: str, price_minor: float, retry_after: timedelta) -> bool:
+    recorder = None
+    if claim.host == host and claim.boot == boot:
+        recorder = FlightRecorder.rescue(recorder_path(claim.recorder, claim.id))
+    if recorder is None:
+        return _settle_blind(engine, claim)
+    if not recorder.owner_is_dead():
+        with reading(engine) as connection:
+            late = lease_over(connection, claim.id)
+        if not late:
+            recorder.close(remove=False)
+            return False
+        recorder.raise_fence()
+    entries = {entry.message_id: entry for entry in recorder.entries()}
+    with writing(engine) as connection:
+        now = from_ms(connection.execute(select(database_now())).scalar_one())
+        sending = sending_ids(connection, claim.id)
+        to = addresses(connection, list(sending))
+        outcomes = [
+            _outcome(entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, "")), to.get(m, ""), price_minor, now, retry_after)
+            for m in sending
+        ]
+        finish(connection, claim.id, outcomes)
+    recorder.close(remove=True)
+    log.warning("chunk_recovered", claim=claim.id, **_tally(outcomes))
+    return True
+
+
+def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
+    """Settle a claim without a recorder: never marked `sending` is safe; the rest cannot be known."""
+    with writing(engine) as connection:
+        if not claim.foreign_grace_over and not lease_over(connection, claim.id):
+            return False
+        now = from_ms(connection.execute(select(database_now())).scalar_one())
+        doubtful = sending_ids(connection, claim.id)
+        words = "the worker is gone and its flight recorder with it"
+        finish(
+            connection,
+            claim.id,
+            [Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words) for m in doubtful],
+        )
+        release(connection, claim.id)
+    log.warning("chunk_recovered_blind", claim=claim.id, in_doubt=len(doubtful))
+    return True
+
+
+def _outcome(entry: Entry, address: str, price_minor: float, now: datetime, retry_after: timedelta) -> Outcome:
+    ending = _ENDINGS[entry.slot]
+    words = f"{entry.code} {entry.text}".strip() if entry.code else entry.text
+    if ending is Ending.IN_DOUBT:
+        words = "the worker died between the final byte and the answer"
+    return Outcome(
+        message_id=entry.message_id,
+        ending=ending,
+        at=now,
+        reply=words,
+        address=address,
+        parts=entry.parts or None,
+        cost_minor=round(price_minor * (entry.parts or 1)),
+        gateway_id=entry.text or None if ending is Ending.ACCEPTED else None,
+        retry_at=now + retry_after if ending is Ending.DEFERRED else None,
+        fail_reason=FailReason.REFUSED,
+    )
+
+
+def _tally(outcomes: list[Outcome]) -> dict[str, int]:
+    tally: dict[str, int] = {}
+    for outcome in outcomes:
+        tally[outcome.ending.value] = tally.get(outcome.ending.value, 0) + 1
+    return tally

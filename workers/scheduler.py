@@ -1,0 +1,114 @@
+"""The ticker: APScheduler says when to look; what is due follows from the database alone.
+
+Any number of schedulers may run: a run is unique by (campaign, scheduled_for), a hint is harmless twice.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+from campaigns.control import close_finished_runs
+from campaigns.firing import fire_due
+from reports.schedule import plan_reports
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from kernel.clock import Clock, system_clock
+from kernel.errors import CarillonError
+from kernel.settings import Workspace, duration
+from workers.app import configure, ready_file
+from workers.dispatcher import Dispatcher
+from workers.inbound.maildir import collect_maildirs
+from workers.preparing import price_minor
+from workers.recovery import recover
+
+log = structlog.get_logger(__name__)
+
+
+class Ticker:
+    """What a scheduler does at each tick. Every method is safe to call at any time, from any number of processes."""
+
+    def __init__(self, engine: Engine, workspace: Workspace, clock: Clock = system_clock) -> None:
+        self._engine = engine
+        self._workspace = workspace
+        self._clock = clock
+        self._dispatcher = Dispatcher(configure(workspace), engine, workspace)
+
+    def fire(self) -> None:
+        """Fire the runs whose time has come, and wake the workers at once."""
+        for fired in fire_due(self._engine, self._workspace, now=self._clock()):
+            log.info(
+                "run_fired", campaign=fired.campaign, run=fired.run_id, scheduled_for=fired.scheduled_for.isoformat()
+            )
+
+    def dispatch(self) -> None:
+        """Wake workers for whatever is due."""
+        self._dispatcher.wake_lanes()
+
+    def sweep(self) -> None:
+        """Settle chunks of dead workers, and close runs that have ended."""
+        settings = self._workspace.settings
+        prices = {lane: price_minor(self._workspace, lane) for lane in settings.gateways}
+        recover(self._engine, prices=prices, retry_after=duration(settings.limits.first_retry))
+        close_finished_runs(self._engine, now=self._clock())
+
+    def house(self) -> None:
+        """Collect mail that lies in folders, plan reports, wake the workers for what came in."""
+        collect_maildirs(self._engine, self._workspace, now=self._clock())
+        plan_reports(self._engine, now=self._clock())
+        self._dispatcher.wake_house()
+
+    def credit(self) -> None:
+        """Have conversions credited."""
+        self._dispatcher.hint("carillon.attribute", [], queue="house")
+
+    def jobs(self) -> dict[str, tuple[Callable[[], None], float]]:
+        """Return every job with the seconds between two looks."""
+        return {
+            "fire": (self.fire, 1.0),
+            "dispatch": (self.dispatch, 0.5),
+            "sweep": (self.sweep, 3.0),
+            "house": (self.house, 2.0),
+            "credit": (self.credit, 15.0),
+        }
+
+
+def run_scheduler(engine: Engine, workspace: Workspace) -> None:
+    """Tick until SIGTERM or SIGINT."""
+    ticker = Ticker(engine, workspace)
+    scheduler = BackgroundScheduler(timezone="UTC")
+    for name, (job, every_s) in ticker.jobs().items():
+        scheduler.add_job(
+            _surviving(name, job),
+            "interval",
+            seconds=every_s,
+            id=name,
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    scheduler.start()
+    ready_file(workspace.root, "scheduler").write_text(str(os.getpid()), encoding="ascii")
+    log.info("scheduler_ready", pid=os.getpid())
+    stop.wait()
+    scheduler.shutdown(wait=True)
+
+
+def _surviving(name: str, job: Callable[[], None]) -> Callable[[], None]:
+    """A tick that fails is logged and comes again: a database away for a minute must not end the scheduler."""
+
+    def run() -> None:
+        try:
+            job()
+        except (SQLAlchemyError, CarillonError, OSError) as error:
+            log.error("tick_failed", job=name, error=f"{type(error).__name__}: {error}")
+
+    return run

@@ -1,0 +1,93 @@
+"""The state of affairs in one look: the ledger, the lanes, the inbox, and whether the books balance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from campaigns.books import Books, books
+from sqlalchemy import BigInteger, Connection, Table, func, select, type_coerce
+
+from kernel.clock import from_ms, to_ms
+from kernel.vocabulary import MessageState, RunState
+from store.tables import campaigns, inbox, lanes, messages, runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A gateway with work or a reason to stand still. `closed_until` is None where it is open."""
+
+    name: str
+    due: int
+    closed_until: datetime | None
+    failures: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What `carillon status` shows. `oldest_due_at` is None where nothing is due."""
+
+    messages: dict[str, int]
+    due_now: int
+    oldest_due_at: datetime | None
+    lanes: tuple[Lane, ...]
+    runs_open: int
+    campaigns: dict[str, int]
+    inbox_waiting: int
+    books: Books
+
+    @property
+    def balanced(self) -> bool:
+        return self.books.balanced
+
+
+def status(connection: Connection, *, now: datetime) -> Status:
+    """Return the state of affairs, read in the connection's one transaction."""
+    due = _due(connection, now)
+    oldest = min((at for _, at in due.values()), default=None)
+    return Status(
+        messages={state.value: 0 for state in MessageState} | _counts(connection, messages),
+        due_now=sum(count for count, _ in due.values()),
+        oldest_due_at=None if oldest is None else from_ms(oldest),
+        lanes=_lanes(connection, {name: count for name, (count, _) in due.items()}, now),
+        runs_open=_counts(connection, runs).get(RunState.OPEN, 0),
+        campaigns=_counts(connection, campaigns),
+        inbox_waiting=_counts(connection, inbox).get("new", 0),
+        books=books(connection),
+    )
+
+
+def _counts(connection: Connection, table: Table) -> dict[str, int]:
+    rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
+    return {state: count for state, count in rows}
+
+
+def _due(connection: Connection, now: datetime) -> dict[str, tuple[int, int]]:
+    """Return, for each lane, how many planned messages are due and since when, in milliseconds."""
+    at = type_coerce(messages.c.due_at, BigInteger)
+    rows = connection.execute(
+        select(messages.c.lane, func.count(), func.min(at))
+        .where(messages.c.state == MessageState.PLANNED.value, at <= to_ms(now))
+        .group_by(messages.c.lane)
+    )
+    return {lane: (count, oldest) for lane, count, oldest in rows}
+
+
+def _lanes(connection: Connection, due: dict[str, int], now: datetime) -> tuple[Lane, ...]:
+    known: dict[str, Any] = {row.name: row for row in connection.execute(select(lanes))}
+    return tuple(_lane(name, due.get(name, 0), known.get(name), now) for name in sorted(due.keys() | known.keys()))
+
+
+def _lane(name: str, due: int, row: Any, now: datetime) -> Lane:
+    if row is None:
+        return Lane(name=name, due=due, closed_until=None, failures=0, reason="")
+    closed = row.closed_until is not None and row.closed_until > now
+    return Lane(
+        name=name,
+        due=due,
+        closed_until=row.closed_until if closed else None,
+        failures=row.failures,
+        reason=row.reason if closed or row.failures else "",
+    )

@@ -25,7 +25,7 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC: dict[str, Any] = {
     "audience": {"segment": "everyone"},
     "schedule": {"at": "2026-01-01 09:00"},
-    "steps": [{"email": "hello"}],
+    "steps": [{"email": "hello", "sender": "default", "gateway": "relay"}],
 }
 FILES = {
     "hello/subject.txt": "Hello {{ contact.first_name }}",
@@ -51,7 +51,9 @@ def seed_messages(
     due_at = due_at or datetime.now(UTC) - timedelta(seconds=1)
     with writing(engine) as connection:
         campaign_id = connection.execute(
-            campaigns.insert().values(name=name, state="active", created_at=LONG_AGO, updated_at=LONG_AGO).returning(campaigns.c.id)
+            campaigns.insert()
+            .values(name=name, state="active", created_at=LONG_AGO, updated_at=LONG_AGO)
+            .returning(campaigns.c.id)
         ).scalar_one()
         version_id = connection.execute(
             campaign_versions.insert()
@@ -59,7 +61,9 @@ def seed_messages(
                 campaign_id=campaign_id,
                 number=1,
                 digest="d",
-                spec=CampaignSpec.model_validate(spec or SPEC).model_dump(mode="json", by_alias=True, exclude_none=True),
+                spec=CampaignSpec.model_validate(spec or SPEC).model_dump(
+                    mode="json", by_alias=True, exclude_none=True
+                ),
                 files=FILES,
                 segments={},
                 applied_at=LONG_AGO,
@@ -68,7 +72,9 @@ def seed_messages(
         ).scalar_one()
         run_id: int = connection.execute(
             runs.insert()
-            .values(campaign_id=campaign_id, version_id=version_id, scheduled_for=LONG_AGO, state="open", fired_at=LONG_AGO)
+            .values(
+                campaign_id=campaign_id, version_id=version_id, scheduled_for=LONG_AGO, state="open", fired_at=LONG_AGO
+            )
             .returning(runs.c.id)
         ).scalar_one()
         account_id = connection.execute(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-from kombu import Connection as BrokerConnection
+from kombu.connection import Connection as BrokerConnection
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, select
@@ -30,6 +30,7 @@ from store.sql import insert_into
 from store.tables import meta
 from store.types import database_now
 from workers.channels.registry import open_channel
+from workers.embedded import answers
 
 PATIENCE_S = 10.0
 """How long a server may take to answer; a campaign's own patience is longer."""
@@ -187,10 +188,7 @@ def _broker(workspace: Workspace) -> Iterator[Check]:
 
 
 def _embedded_redis(workspace: Workspace) -> Check:
-    client = Redis(unix_socket_path=str(workspace.redis_socket), socket_timeout=PATIENCE_S)
-    try:
-        client.ping()
-    except RedisError:
+    if not answers(workspace):
         return _warn("broker", "the embedded Redis is not running", "nothing to do: `carillon up` starts it")
     return _ok("broker", f"the embedded Redis answers on {workspace.redis_socket}")
 

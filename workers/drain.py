@@ -38,7 +38,7 @@ from store.ledger import (
 )
 from workers.channels.port import Channel
 from workers.channels.registry import open_channel
-from workers.flight import ChunkFlight, Passenger, RetryPolicy
+from workers.flight import ChunkFlight, Passenger
 from workers.preparing import Prepared, Preparer, price_minor
 from workers.recorder import Fenced, FlightRecorder
 from workers.recovery import recorder_path, recover
@@ -47,7 +47,6 @@ log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
 _CHUNK_BY_TYPE = {"smtp": 500, "http": 100, "kannel": 100}
-_LONGEST_RETRY = timedelta(hours=4)
 _FIRST_CLOSURE = timedelta(seconds=5)
 _LASTING_CLOSURE = timedelta(minutes=10)
 _LONGEST_CLOSURE = timedelta(minutes=30)
@@ -63,13 +62,7 @@ class Drain:
         self._channels: dict[str, Channel] = {}
         self._lease = lease
         self._folder = workspace.data_dir / "flight"
-        limits = workspace.settings.limits
-        self._retry = RetryPolicy(
-            first=duration(limits.first_retry),
-            longest=_LONGEST_RETRY,
-            attempts=limits.max_attempts,
-            max_age=duration(limits.max_age),
-        )
+        self._first_retry = duration(workspace.settings.limits.first_retry)
 
     def run(self, lane: str, *, budget: timedelta, stopping: Callable[[], bool]) -> int:
         """Send what is due in a lane until nothing is, the budget is spent, or the process is to stop.
@@ -77,7 +70,7 @@ class Drain:
         Returns:
             How many messages the gateway took over.
         """
-        recover(self._engine, prices=self._prices(), retry_after=self._retry.first)
+        recover(self._engine, prices=self._prices(), retry_after=self._first_retry)
         channel = self._channel(lane)
         if channel is None:
             log.error("lane_without_gateway", lane=lane, remedy="put the gateway back into carillon.yaml")
@@ -151,7 +144,7 @@ class Drain:
 
         prepared = self._preparer.prepare(claimed, now=now())
         passengers = self._settle_harmless(claimed, prepared, now())
-        flight = ChunkFlight(recorder, passengers, now=now, lease_ends=heartbeat.lease_ends, retry=self._retry)
+        flight = ChunkFlight(recorder, passengers, now=now, lease_ends=heartbeat.lease_ends)
         down: GatewayDown | None = None
         try:
             channel.deliver([passenger.parcel for passenger in passengers], flight, lambda: not stopping())

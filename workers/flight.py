@@ -58,6 +58,7 @@ class Passenger:
     due_at: datetime
     attempts: int
     price_minor: float
+    retry: RetryPolicy
 
 
 class ChunkFlight:
@@ -70,7 +71,6 @@ class ChunkFlight:
         *,
         now: Callable[[], datetime],
         lease_ends: Callable[[], float],
-        retry: RetryPolicy,
     ) -> None:
         """Take a chunk.
 
@@ -79,13 +79,11 @@ class ChunkFlight:
             passengers: The messages to be sent.
             now: The present instant on the database's clock.
             lease_ends: The monotonic second at which the lease, as last renewed, runs out.
-            retry: When to try deferred messages again.
         """
         self._recorder = recorder
         self._passengers = {passenger.parcel.index: passenger for passenger in passengers}
         self._now = now
         self._lease_ends = lease_ends
-        self._retry = retry
         self._outcomes: dict[int, Outcome] = {}
 
     def commit(self, index: int) -> None:
@@ -125,7 +123,7 @@ class ChunkFlight:
         """See Flight.deferred; turns into a refusal where attempts or age are used up."""
         self._recorder.record(index, Slot.DEFERRED, error.code, error.text)
         passenger = self._passengers[index]
-        retry_at = self._retry.next_try(
+        retry_at = passenger.retry.next_try(
             now=self._now(),
             due_at=passenger.due_at,
             attempts=passenger.attempts,

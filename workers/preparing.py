@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -18,11 +18,10 @@ from templates.files import email_template, sms_template
 from templates.mail import MailStep
 from templates.sms import SmsStep
 
-from campaigns.schema import EmailStep
 from campaigns.versions import PinnedCampaign, load_version
-from kernel.errors import CarillonError
+from kernel.errors import CarillonError, ConfigError
 from kernel.quantities import minor_exponent
-from kernel.settings import Workspace, rate
+from kernel.settings import Limits, Settings, Workspace, duration, rate
 from kernel.signing import Signer
 from kernel.vocabulary import Channel, FailReason, SkipReason
 from store.engine import reading, writing
@@ -30,11 +29,13 @@ from store.ledger import Claim, ClaimedMessage
 from store.links import LinkRegistry
 from store.schema import installation
 from workers.channels.port import Parcel
-from workers.flight import Passenger
+from workers.flight import Passenger, RetryPolicy
 
 log = structlog.get_logger(__name__)
 
 _KEPT_STEPS = 64
+_LONGEST_RETRY = timedelta(hours=4)
+_OPERATOR_WAIT = timedelta(minutes=5)
 
 
 @dataclass(slots=True)
@@ -131,6 +132,11 @@ class Preparer:
             return
         try:
             parcel = self._parcel(index, message, context, now)
+        except ConfigError as error:
+            # The operator's to mend, not the message's fault: it waits.
+            log.error("message_waits_for_operator", message=message.id, error=str(error))
+            prepared.postponed[message.id] = now + _OPERATOR_WAIT
+            return
         except CarillonError as error:
             prepared.failed[message.id] = (FailReason.TEMPLATE_ERROR, str(error))
             return
@@ -144,6 +150,7 @@ class Preparer:
                 due_at=message.due_at,
                 attempts=message.attempts,
                 price_minor=price_minor(self._workspace, lane),
+                retry=retry_policy(self._workspace.settings, self._versions[message.version_id].spec.limits),
             )
         )
 
@@ -185,32 +192,35 @@ def prepare_step(
     step = pinned.spec.steps[position - 1]
     settings = workspace.settings
     base_url = settings.web.public_url.rstrip("/")
-    utm = utm_of(pinned, Channel.EMAIL if isinstance(step, EmailStep) else Channel.SMS)
-    if not isinstance(step, EmailStep):
-        return SmsStep(
-            template=sms_template(pinned.files, step.sms, language), signer=signer, base_url=base_url, utm=utm
-        )
-    sender = settings.senders[step.sender] if step.sender else next(iter(settings.senders.values()))
+    utm = {name.removeprefix("utm_"): value for name, value in pinned.spec.utm_for(position, pinned.name).items()}
+    if step.channel is Channel.SMS:
+        template = sms_template(pinned.files, step.template, language)
+        return SmsStep(template=template, signer=signer, base_url=base_url, utm=utm)
+    sender = settings.senders.get(step.sender or "")
+    if sender is None:
+        raise ConfigError(f"carillon.yaml no longer has the sender {step.sender!r} of campaign {pinned.name}")
     return MailStep(
-        template=email_template(pinned.files, step.email, language),
+        template=email_template(pinned.files, step.template, language),
         brand=settings.brand,
         sender=sender,
         signer=signer,
         base_url=base_url,
-        list_id=pinned.name,
+        list_id=pinned.name + "." + sender.email.rpartition("@")[2],
         campaign=pinned.name,
         utm=utm,
         installation=installation_name,
     )
 
 
-def utm_of(pinned: PinnedCampaign, channel: Channel) -> dict[str, str]:
-    """Return the campaign's UTM parameters without their prefix; empty where it sets none."""
-    utm = pinned.spec.utm
-    if utm is None:
-        return {}
-    given = {name: value for name, value in utm.model_dump().items() if value}
-    return {"medium": channel.value, "campaign": pinned.name, **given}
+def retry_policy(settings: Settings, limits: Limits | None) -> RetryPolicy:
+    """Return when a campaign's deferred messages are tried again; its own limits go before the workspace's."""
+    limits = limits or settings.limits
+    return RetryPolicy(
+        first=duration(limits.first_retry),
+        longest=_LONGEST_RETRY,
+        attempts=limits.max_attempts,
+        max_age=duration(limits.max_age),
+    )
 
 
 def price_minor(workspace: Workspace, lane: str) -> float:

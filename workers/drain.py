@@ -20,7 +20,7 @@ from kernel.settings import Workspace, duration
 from kernel.vocabulary import Channel as ChannelName
 from kernel.vocabulary import SuppressionReason
 from store.engine import writing
-from store.feedback import suppress
+from store.feedback import settle_early_words, suppress
 from store.ledger import (
     Claim,
     Ending,
@@ -47,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
 _CHUNK_BY_TYPE = {"smtp": 500, "http": 100, "kannel": 100}
+_PERHAPS_OUT = (Ending.ACCEPTED, Ending.IN_DOUBT)
 _FIRST_CLOSURE = timedelta(seconds=5)
 _LASTING_CLOSURE = timedelta(minutes=10)
 _LONGEST_CLOSURE = timedelta(minutes=30)
@@ -177,6 +178,7 @@ class Drain:
             try:
                 with writing(self._engine) as connection:
                     finish(connection, claimed.id, outcomes)
+                    settle_early_words(connection, [o.message_id for o in outcomes if o.ending in _PERHAPS_OUT])
                     self._settle_lane(connection, claimed.lane, outcomes, down)
                     self._suppress_dead(connection, outcomes)
             except DBAPIError as error:

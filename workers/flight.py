@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from templates.sms import ComposedSms
-
 from kernel.errors import OutcomeUnknown, PermanentError, TransientError
 from kernel.vocabulary import FailReason
 from store.ledger import Ending, Outcome
+from templates.sms import ComposedSms
 from workers.channels.port import Parcel, Receipt
 from workers.recorder import Fenced, FlightRecorder, Slot
 

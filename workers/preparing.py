@@ -10,14 +10,10 @@ from decimal import Decimal
 from typing import Any
 
 import structlog
+from sqlalchemy import Connection, Engine
+
 from campaigns.eligibility import Go, Skip, Wait, check
 from campaigns.rates import take
-from sqlalchemy import Connection, Engine
-from templates.context import load_contexts
-from templates.files import email_template, sms_template
-from templates.mail import MailStep
-from templates.sms import SmsStep
-
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.errors import CarillonError, ConfigError
 from kernel.quantities import minor_exponent
@@ -28,6 +24,10 @@ from store.engine import reading, writing
 from store.ledger import Claim, ClaimedMessage
 from store.links import LinkRegistry
 from store.schema import installation
+from templates.context import load_contexts
+from templates.files import email_template, sms_template
+from templates.mail import ComposedMail, MailStep
+from templates.sms import ComposedSms, SmsStep
 from workers.channels.port import Parcel
 from workers.flight import Passenger, RetryPolicy
 
@@ -46,6 +46,7 @@ class Prepared:
     skipped: dict[int, SkipReason] = field(default_factory=dict)
     failed: dict[int, tuple[FailReason, str]] = field(default_factory=dict)
     postponed: dict[int, datetime] = field(default_factory=dict)
+    broken: set[tuple[int, int, str]] = field(default_factory=set)
 
 
 class Preparer:
@@ -130,35 +131,53 @@ class Preparer:
         if context is None:
             prepared.skipped[message.id] = SkipReason.CONTACT_DELETED
             return
-        try:
-            parcel = self._parcel(index, message, context, now)
-        except ConfigError as error:
-            # The operator's to mend, not the message's fault: it waits.
-            log.error("message_waits_for_operator", message=message.id, error=str(error))
+        step = self._ready_step(message, context, prepared)
+        if step is None:
             prepared.postponed[message.id] = now + _OPERATOR_WAIT
             return
+        try:
+            parcel = self._parcel(index, message, step, context, now)
         except CarillonError as error:
             prepared.failed[message.id] = (FailReason.TEMPLATE_ERROR, str(error))
             return
-        except Exception as error:
-            log.exception("compose_failed", message=message.id)
-            prepared.failed[message.id] = (FailReason.COMPOSE_ERROR, f"{type(error).__name__}: {error}")
+        except Exception:
+            # Ours to mend, not the contact's: the message waits and the log says why.
+            log.exception("message_not_composed", message=message.id)
+            prepared.postponed[message.id] = now + _OPERATOR_WAIT
             return
+        pinned = self._versions[message.version_id]
         prepared.go.append(
             Passenger(
                 parcel=parcel,
                 due_at=message.due_at,
                 attempts=message.attempts,
                 price_minor=price_minor(self._workspace, lane),
-                retry=retry_policy(self._workspace.settings, self._versions[message.version_id].spec.limits),
+                retry=retry_policy(self._workspace.settings, pinned.spec.limits),
             )
         )
 
-    def _parcel(self, index: int, message: ClaimedMessage, context: dict[str, Any], now: datetime) -> Parcel:
+    def _ready_step(
+        self, message: ClaimedMessage, context: dict[str, Any], prepared: Prepared
+    ) -> MailStep | SmsStep | None:
+        """Return the compiled step, or None where it cannot be made: a wrong setting is nobody's message's fault."""
+        language = context["contact"].get("language") or self._workspace.settings.language
+        key = (message.version_id, message.step, language)
+        if key in prepared.broken:
+            return None
+        try:
+            return self._step(message, language)
+        except Exception:
+            log.exception("step_not_ready", campaign=self._versions[message.version_id].name, step=message.step)
+            prepared.broken.add(key)
+            return None
+
+    def _parcel(
+        self, index: int, message: ClaimedMessage, step: MailStep | SmsStep, context: dict[str, Any], now: datetime
+    ) -> Parcel:
         contact = context["contact"]
-        step = self._step(message, contact.get("language") or self._workspace.settings.language)
+        content: ComposedMail | ComposedSms
         if isinstance(step, MailStep):
-            content: Any = step.compose(
+            content = step.compose(
                 message_id=message.id, address=contact["email"], context=context, date=now, links=self._links
             )
         else:

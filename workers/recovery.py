@@ -13,6 +13,7 @@ from kernel.clock import from_ms
 from kernel.ids import boot_id, host_name
 from kernel.vocabulary import FailReason
 from store.engine import reading, writing
+from store.feedback import settle_early_words
 from store.ledger import (
     Abandoned,
     Ending,
@@ -21,7 +22,6 @@ from store.ledger import (
     addresses,
     finish,
     lease_over,
-    release,
     sending_ids,
 )
 from store.types import database_now
@@ -85,6 +85,7 @@ def _settle(engine: Engine, claim: Abandoned, host: str, boot: str, price_minor:
             for m in sending
         ]
         finish(connection, claim.id, outcomes)
+        settle_early_words(connection, [outcome.message_id for outcome in outcomes])
     recorder.close(remove=True)
     log.warning("chunk_recovered", claim=claim.id, **_tally(outcomes))
     return True
@@ -98,12 +99,12 @@ def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
         now = from_ms(connection.execute(select(database_now())).scalar_one())
         doubtful = sending_ids(connection, claim.id)
         words = "the worker is gone and its flight recorder with it"
-        finish(
-            connection,
-            claim.id,
-            [Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words) for m in doubtful],
-        )
-        release(connection, claim.id)
+        to = addresses(connection, list(doubtful))
+        outcomes = [
+            Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words, address=to.get(m, "")) for m in doubtful
+        ]
+        finish(connection, claim.id, outcomes)
+        settle_early_words(connection, list(doubtful))
     log.warning("chunk_recovered_blind", claim=claim.id, in_doubt=len(doubtful))
     return True
 

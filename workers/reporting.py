@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from reports.mail import compose_report
 from sqlalchemy import BigInteger, Engine, bindparam, or_, select, type_coerce, update
-from templates.mail import ComposedMail
 
 from kernel.clock import to_ms
 from kernel.errors import CarillonError, DeliveryError, GatewayDown, PermanentError
 from kernel.ids import digest
 from kernel.settings import Workspace
 from kernel.vocabulary import Channel
+from reports.mail import compose_report
 from store.engine import reading, writing
 from store.schema import installation
 from store.tables import campaigns, reports
 from store.types import database_now
+from templates.mail import ComposedMail
 from workers.single import first_gateway, send_one
 
 log = structlog.get_logger(__name__)

@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
-from campaigns.control import close_finished_runs
-from campaigns.firing import fire_due
-from reports.schedule import plan_reports
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from campaigns.control import close_finished_runs
+from campaigns.firing import fire_due
 from kernel.clock import Clock, system_clock
 from kernel.errors import CarillonError
 from kernel.settings import Workspace, duration
+from reports.schedule import plan_reports
 from workers.app import configure, ready_file
 from workers.dispatcher import Dispatcher
 from workers.inbound.maildir import collect_maildirs

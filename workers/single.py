@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from templates.mail import ComposedMail
-from templates.sms import ComposedSms
-
 from kernel.errors import ConfigError, OutcomeUnknown, PermanentError, TransientError
 from kernel.settings import Workspace
 from kernel.vocabulary import Channel as ChannelName
+from templates.mail import ComposedMail
+from templates.sms import ComposedSms
 from workers.channels.port import Parcel, Receipt
 from workers.channels.registry import open_channel
 

@@ -7,8 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, select
-from templates.context import load_contexts
-from templates.mail import MailStep
 
 from campaigns.loading import LoadedCampaign
 from campaigns.versions import pin
@@ -17,6 +15,8 @@ from kernel.settings import Workspace
 from store.engine import reading
 from store.schema import installation
 from store.tables import contacts
+from templates.context import load_contexts
+from templates.mail import MailStep
 from workers.channels.port import Receipt
 from workers.preparing import prepare_step
 from workers.single import first_gateway, send_one

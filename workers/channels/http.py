@@ -12,11 +12,11 @@ from typing import Any
 
 import requests
 from requests.exceptions import ConnectTimeout
-from templates.sms import ComposedSms
 from urllib3.exceptions import NewConnectionError
 
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from kernel.settings import HttpGateway, duration
+from templates.sms import ComposedSms
 from workers.channels.port import Flight, Parcel, Receipt, one_by_one
 
 _ANSWER_LIMIT = 64 * 1024

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 import requests
-from templates.sms import ComposedSms
 
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError
 from kernel.settings import KannelGateway, duration
+from templates.sms import ComposedSms
 from workers.channels.http import Answer, new_session, post
 from workers.channels.port import Flight, Parcel, Receipt, one_by_one
 

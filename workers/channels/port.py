@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from templates.mail import ComposedMail
 from templates.sms import ComposedSms
-
-from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError, TransientError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,9 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 
-from templates.mail import ComposedMail
-
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from kernel.settings import SmtpGateway, duration
+from templates.mail import ComposedMail
 from workers.channels.port import Flight, Parcel, Receipt, one_by_one
 
 _ENHANCED = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})\b")
@@ -226,18 +225,20 @@ class SmtpChannel:
                 connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.ehlo_or_helo_if_needed()
             if gateway.tls == "starttls":
-                if not connection.has_extn("starttls"):
-                    raise GatewayDown(
-                        f"{gateway.host}:{gateway.port} does not offer STARTTLS; nothing is sent in clear", lasting=True
-                    )
-                connection.starttls(context=context)
-                connection.ehlo_or_helo_if_needed()
+                self._start_tls(connection, context)
             if gateway.username and gateway.password:
                 connection.login(gateway.username, gateway.password.get_secret_value())
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _start_tls(self, connection: smtplib.SMTP, context: ssl.SSLContext | None) -> None:
+        if not connection.has_extn("starttls"):
+            where = f"{self._gateway.host}:{self._gateway.port}"
+            raise GatewayDown(f"{where} does not offer STARTTLS; nothing is sent in clear", lasting=True)
+        connection.starttls(context=context)
+        connection.ehlo_or_helo_if_needed()
 
 
 def _dot_stuffed(data: bytes) -> bytes:

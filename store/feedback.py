@@ -1,0 +1,356 @@
+"""What comes back about messages: touches, events, suppressions, consent. Safe to repeat, in any order.
+
+A message's state only ever climbs: sent, delivered, bounced, complained. One that is in doubt climbs as soon as
+anything shows that it was sent. Messages still in a worker's hands are never touched here: their fencing token
+belongs to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, case, func, literal, or_, select, update
+
+from kernel.vocabulary import (
+    Channel,
+    ConsentStatus,
+    MessageEventKind,
+    MessageState,
+    SuppressionReason,
+    TouchKind,
+    Verdict,
+)
+from store.message_facts import comparable_address, contacts_with, message_fact
+from store.sql import in_slices, insert_into
+from store.tables import consent_events, consents, message_events, messages, suppressions, touches
+from store.types import Instant
+
+_RANKS: tuple[MessageState, ...] = (
+    MessageState.IN_DOUBT,
+    MessageState.SENT,
+    MessageState.DELIVERED,
+    MessageState.BOUNCED,
+    MessageState.COMPLAINED,
+)
+"""Lowest first. States not listed are never left by what comes back."""
+
+_STATE_OF: dict[MessageEventKind, MessageState] = {
+    MessageEventKind.DELIVERED: MessageState.DELIVERED,
+    MessageEventKind.UNDELIVERED: MessageState.BOUNCED,
+    MessageEventKind.BOUNCED: MessageState.BOUNCED,
+    MessageEventKind.SOFT_BOUNCED: MessageState.BOUNCED,
+    MessageEventKind.BLOCKED: MessageState.BOUNCED,
+    MessageEventKind.COMPLAINED: MessageState.COMPLAINED,
+    MessageEventKind.DELAYED: MessageState.SENT,
+    MessageEventKind.UNSUBSCRIBED: MessageState.SENT,
+    MessageEventKind.REPLIED: MessageState.SENT,
+}
+"""The least state an event proves; `unclassified` proves nothing."""
+
+_WEIGHTS: dict[SuppressionReason, int] = {
+    SuppressionReason.UNSUBSCRIBE: 1,
+    SuppressionReason.STOP: 2,
+    SuppressionReason.HARD_BOUNCE: 3,
+    SuppressionReason.COMPLAINT: 4,
+    SuppressionReason.MANUAL: 5,
+}
+"""Where one address is suppressed for several reasons the heaviest stays: what arrives first does not matter."""
+
+LIFTABLE = (SuppressionReason.UNSUBSCRIBE, SuppressionReason.STOP)
+"""Reasons the person may take back; a hard bounce, a complaint or an operator's word stays."""
+
+OWN_WORD_SOURCES = ("preference page", "sms START")
+"""What a consent's source begins with where the person gave it themselves."""
+
+
+def clean_text(value: str, limit: int) -> str:
+    """Return text any database takes: at most `limit` characters, without NUL and lone surrogates."""
+    return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")[:limit]
+
+
+def record_touch(
+    connection: Connection,
+    *,
+    message_id: int,
+    kind: TouchKind,
+    link_id: int | None,
+    at: datetime,
+    method: str,
+    ip: str,
+    user_agent: str,
+    verdict: Verdict,
+    reasons: Sequence[str],
+) -> int:
+    """Store one hit as it came and return its id. Whoever made it, it proves that the message was sent."""
+    touch_id: int = connection.execute(
+        insert_into(connection, touches)
+        .values(
+            message_id=message_id,
+            kind=kind,
+            link_id=link_id,
+            at=at,
+            method=clean_text(method, 16),
+            ip=clean_text(ip, 64),
+            user_agent=clean_text(user_agent, 500),
+            verdict=verdict,
+            reasons=",".join(reasons),
+        )
+        .returning(touches.c.id)
+    ).scalar_one()
+    _settle_doubt(connection, message_id, at)
+    return touch_id
+
+
+def mark_machine(connection: Connection, touch_ids: Sequence[int], reason: str) -> None:
+    """Revise the verdict of earlier hits; their facts stay as they came."""
+    if touch_ids:
+        connection.execute(
+            update(touches)
+            .where(touches.c.id.in_(touch_ids), touches.c.verdict != Verdict.MACHINE)
+            .values(
+                verdict=Verdict.MACHINE,
+                reasons=case((touches.c.reasons == "", reason), else_=touches.c.reasons + f",{reason}"),
+            )
+        )
+
+
+def record_message_event(
+    connection: Connection, *, key: str, message_id: int, kind: MessageEventKind, at: datetime, detail: str = ""
+) -> bool:
+    """Store what came back about a message, and move its state up accordingly.
+
+    Args:
+        connection: In a writing transaction.
+        key: Names the happening; a second event of the same key is dropped.
+        message_id: The message it is about.
+        kind: What happened.
+        at: When it happened, or when we heard of it.
+        detail: The other side's words; shortened to 1,000 characters.
+
+    Returns:
+        False where the key was known already.
+    """
+    new = connection.execute(
+        insert_into(connection, message_events)
+        .values(key=key, message_id=message_id, kind=kind, at=at, detail=clean_text(detail, 1000))
+        .on_conflict_do_nothing()
+        .returning(message_events.c.id)
+    ).one_or_none()
+    target = _STATE_OF.get(kind)
+    if target is not None:
+        _climb(connection, message_id, target, at)
+    return new is not None
+
+
+def record_sent_evidence(connection: Connection, *, message_id: int, at: datetime) -> None:
+    """Settle a message in doubt as sent: the gateway speaks of it, so it has it."""
+    _settle_doubt(connection, message_id, at)
+
+
+def settle_early_words(connection: Connection, message_ids: Sequence[int]) -> None:
+    """Settle messages just written down as sent or in doubt about which something came back before that.
+
+    A receipt or a click can be faster than the commit of the chunk that the message left in.
+    """
+    spoken_of: set[int] = set()
+    for ids in in_slices(message_ids, 500):
+        for table in (message_events, touches):
+            spoken_of.update(
+                connection.execute(select(table.c.message_id).where(table.c.message_id.in_(ids)).distinct()).scalars()
+            )
+    settle_doubts(connection, sorted(spoken_of))
+
+
+def settle_doubts(connection: Connection, message_ids: Sequence[int]) -> None:
+    """Settle, of messages that have just come into doubt, those something had already come back about."""
+    for message_id in message_ids:
+        kinds = connection.execute(
+            select(message_events.c.kind, message_events.c.at).where(message_events.c.message_id == message_id)
+        ).all()
+        for kind, at in kinds:
+            target = _STATE_OF.get(MessageEventKind(kind))
+            if target is not None:
+                _climb(connection, message_id, target, at)
+        first = connection.execute(select(func.min(touches.c.at)).where(touches.c.message_id == message_id)).scalar()
+        if first is not None:
+            _settle_doubt(connection, message_id, first)
+
+
+def suppress(
+    connection: Connection,
+    *,
+    channel: Channel,
+    address: str,
+    reason: SuppressionReason,
+    at: datetime,
+    message_id: int | None = None,
+    detail: str = "",
+) -> None:
+    """Never send to this address again on this channel; repeating it, or for a lighter reason, changes nothing."""
+    insert = insert_into(connection, suppressions).values(
+        channel=channel,
+        address=comparable_address(channel, address),
+        reason=reason,
+        at=at,
+        message_id=message_id,
+        detail=clean_text(detail, 1000),
+    )
+    new, old = insert.excluded, suppressions.c
+    heavier = _weight_of(old.reason) < _WEIGHTS[reason]
+    earlier = (old.reason == reason) & (new["at"] < old["at"])
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=[old.channel, old.address],
+            set_={"reason": new.reason, "at": new["at"], "message_id": new.message_id, "detail": new.detail},
+            where=or_(heavier, earlier),
+        )
+    )
+
+
+def lift(connection: Connection, *, channel: Channel, address: str, reasons: Sequence[SuppressionReason]) -> None:
+    """Remove a suppression the person has taken back; one of another reason stays."""
+    connection.execute(
+        suppressions.delete().where(
+            suppressions.c.channel == channel,
+            suppressions.c.address == comparable_address(channel, address),
+            suppressions.c.reason.in_(reasons),
+        )
+    )
+
+
+def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: str) -> None:
+    """Take the consent back that a message was sent under, and suppress the address it went to.
+
+    Doing it again changes nothing; doing it after the person came back takes the consent back once more.
+
+    Args:
+        connection: In a writing transaction.
+        message_id: The message whose link was used; an unknown one is ignored.
+        at: When the person said so.
+        key: Names the happening among message events; counted once.
+    """
+    fact = message_fact(connection, message_id)
+    if fact is None:
+        return
+    record_message_event(connection, key=key, message_id=message_id, kind=MessageEventKind.UNSUBSCRIBED, at=at)
+    set_consent(
+        connection,
+        contact_id=fact.contact_id,
+        channel=fact.channel,
+        status=ConsentStatus.WITHDRAWN,
+        at=at,
+        source=f"unsubscribe:message {message_id}",
+    )
+    if fact.address:
+        suppress(
+            connection,
+            channel=fact.channel,
+            address=fact.address,
+            reason=SuppressionReason.UNSUBSCRIBE,
+            at=at,
+            message_id=message_id,
+        )
+
+
+def set_consent(
+    connection: Connection,
+    *,
+    contact_id: int,
+    channel: Channel,
+    status: ConsentStatus,
+    at: datetime,
+    source: str,
+    wording: str = "",
+) -> bool:
+    """Write a person's word as the latest and keep it as evidence; False where it changed nothing.
+
+    A word older than the standing one is kept as evidence only.
+    """
+    standing = connection.execute(
+        select(consents.c.status, consents.c.at).where(
+            consents.c.contact_id == contact_id, consents.c.channel == channel
+        )
+    ).one_or_none()
+    late = standing is not None and standing.at > at
+    if not late and standing is not None and standing.status == status:
+        return False
+    connection.execute(
+        insert_into(connection, consent_events)
+        .values(
+            contact_id=contact_id,
+            channel=channel,
+            status=status,
+            at=at,
+            source=clean_text(source, 200),
+            wording=clean_text(wording, 1000),
+        )
+        .on_conflict_do_nothing()
+    )
+    if late:
+        return False
+    insert = insert_into(connection, consents).values(
+        contact_id=contact_id, channel=channel, status=status, at=at, source=clean_text(source, 200)
+    )
+    new = insert.excluded
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=[consents.c.contact_id, consents.c.channel],
+            set_={"status": new.status, "at": new["at"], "source": new.source},
+        )
+    )
+    return True
+
+
+def withdraw_address(
+    connection: Connection,
+    *,
+    channel: Channel,
+    address: str,
+    reason: SuppressionReason,
+    at: datetime,
+    source: str,
+    message_id: int | None = None,
+) -> None:
+    """Suppress an address and take back the consent of every contact that has it.
+
+    A person's own later grant (by the preference page or START) outweighs a word that reaches us late; a later
+    grant from an import does not.
+    """
+    holders = contacts_with(connection, channel=channel, address=address)
+    own_later_grant = select(consents.c.contact_id).where(
+        consents.c.contact_id.in_(holders),
+        consents.c.channel == channel,
+        consents.c.status == ConsentStatus.GRANTED,
+        consents.c.at > at,
+        or_(*(consents.c.source.startswith(own, autoescape=True) for own in OWN_WORD_SOURCES)),
+    )
+    if connection.execute(own_later_grant.limit(1)).one_or_none() is not None:
+        return
+    for contact_id in holders:
+        set_consent(
+            connection, contact_id=contact_id, channel=channel, status=ConsentStatus.WITHDRAWN, at=at, source=source
+        )
+    suppress(connection, channel=channel, address=address, reason=reason, at=at, message_id=message_id)
+
+
+def _settle_doubt(connection: Connection, message_id: int, at: datetime) -> None:
+    _climb(connection, message_id, MessageState.SENT, at)
+
+
+def _climb(connection: Connection, message_id: int, target: MessageState, at: datetime) -> None:
+    """Raise a message's state to `target`; of several proofs of one state the earliest dates it."""
+    here = messages.c.id == message_id
+    connection.execute(
+        update(messages)
+        .where(here, messages.c.state.in_(_RANKS[: _RANKS.index(target)]))
+        .values(state=target, ended_at=at, sent_at=func.coalesce(messages.c.sent_at, messages.c.ended_at, literal(at, Instant)))
+    )
+    if target != MessageState.SENT:
+        connection.execute(
+            update(messages).where(here, messages.c.state == target, messages.c.ended_at > at).values(ended_at=at)
+        )
+
+
+def _weight_of(reason: ColumnElement[str]) -> ColumnElement[int]:
+    return case({name.value: weight for name, weight in _WEIGHTS.items()}, value=reason, else_=0)

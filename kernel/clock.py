@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 Clock = Callable[[], datetime]
 """Returns the present instant as an aware UTC datetime."""
@@ -22,10 +25,9 @@ def to_ms(instant: datetime) -> int:
     """
     if instant.utcoffset() is None:
         raise ValueError(f"an instant must be timezone-aware, got {instant!r}")
-    return int((instant - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000 // 1)
+    return (instant - _EPOCH) // _MILLISECOND
 
 
 def from_ms(milliseconds: int) -> datetime:
     """Return the aware UTC datetime of a stored instant."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+    return _EPOCH + timedelta(milliseconds=milliseconds)

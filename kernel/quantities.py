@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
-_DURATION = re.compile(r"(\d+)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)")
-_DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_RATE = re.compile(r"(\d+)\s*/\s*(second|minute|hour|day)")
+_DURATION = re.compile(r"([0-9]{1,9})\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)")
+_DURATION_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+"""Seconds of each unit."""
+_LONGEST = timedelta(days=36_500)
+_RATE = re.compile(r"([0-9]{1,9})\s*/\s*(second|minute|hour|day)")
 _RATE_UNITS = {
     "second": timedelta(seconds=1),
     "minute": timedelta(minutes=1),
@@ -35,12 +37,15 @@ def parse_duration(text: str) -> timedelta:
     """Return the length written as a whole number and a unit: "30s", "15 min", "8h", "7d", "2 weeks".
 
     Raises:
-        ValueError: anything else; the message shows the accepted form.
+        ValueError: anything else, or longer than a hundred years; the message shows the accepted form.
     """
     found = _DURATION.fullmatch(text.strip())
     if not found:
         raise ValueError(f"{text!r} is not a duration; write a number and a unit, as in 30s, 15min, 8h, 7d or 2w")
-    return timedelta(**{_DURATION_UNITS[found[2][0]]: int(found[1])})
+    seconds = int(found[1]) * _DURATION_UNITS[found[2][0]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"{text!r} is longer than {_LONGEST.days} days")
+    return timedelta(seconds=seconds)
 
 
 def parse_rate(text: str) -> Rate:

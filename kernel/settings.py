@@ -8,7 +8,7 @@ import re
 import secrets as random_secrets
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -64,7 +64,7 @@ ZoneName = Annotated[str, AfterValidator(_check_zone)]
 class Strict(BaseModel):
     """Base of everything read from YAML: unknown keys refused, no silent conversion, frozen."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class WindowSpec(Strict):
@@ -208,6 +208,7 @@ class Limits(Strict):
     caps: list[FrequencyCap] = []
     max_age: DurationText = Field(default="3d", description="A message later than this past its time is not sent.")
     max_attempts: int = Field(default=8, ge=1)
+    first_retry: DurationText = Field(default="5min", description="Wait after the first deferral; doubles each time.")
 
 
 class RfmSettings(Strict):
@@ -278,7 +279,7 @@ class Workspace:
 
     root: Path
     settings: Settings
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
     @property
     def data_dir(self) -> Path:
@@ -295,7 +296,7 @@ class Workspace:
     def redis_socket(self) -> Path:
         """Where the embedded Redis listens; in the system's temporary folder where the workspace's path is too long."""
         path = self.data_dir / "redis.sock"
-        if len(str(path)) <= _SOCKET_PATH_LIMIT:
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
             return path
         short = hashlib.sha256(str(path).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"carillon-{os.getuid()}-{short}.sock"
@@ -371,13 +372,11 @@ def _with_environment(document: Document, environment: Mapping[str, str]) -> Doc
             return [filled(inner, (*place, index)) for index, inner in enumerate(value)]
         if not isinstance(value, str):
             return value
-        for name in _ENV.findall(value):
-            if name not in environment:
-                problems.append(
-                    document.problem(
-                        place, f"the environment has no {name}", f"export {name}=… before you start Carillon"
-                    )
-                )
+        problems.extend(
+            document.problem(place, f"the environment has no {name}", f"export {name}=… before you start Carillon")
+            for name in _ENV.findall(value)
+            if name not in environment
+        )
         whole = _ENV.sub(lambda found: environment.get(found[1], ""), value)
         return int(whole) if whole != value and whole.isascii() and whole.isdigit() and _wants_number(place) else whole
 

@@ -82,8 +82,11 @@ class RunState(StrEnum):
 
 
 class TouchKind(StrEnum):
+    """`page`: somebody or something looked at the unsubscribe or preference page; it counts as neither other."""
+
     OPEN = "open"
     CLICK = "click"
+    PAGE = "page"
 
 
 class Verdict(StrEnum):

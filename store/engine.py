@@ -51,12 +51,12 @@ def writing(engine: Engine) -> Iterator[Connection]:
     On SQLite it takes the write lock at once (BEGIN IMMEDIATE): a lock taken later can fail half-way.
     """
     with engine.connect() as connection:
-        connection = connection.execution_options(**{_WRITES: True})
-        with connection.begin():
-            yield connection
+        writer = connection.execution_options(**{_WRITES: True})
+        with writer.begin():
+            yield writer
 
 
-def _prepare_sqlite(raw: Any, record: Any) -> None:
+def _prepare_sqlite(raw: Any, _record: Any) -> None:
     raw.isolation_level = None  # SQLAlchemy's begin event below starts transactions, not the driver.
     cursor = raw.cursor()
     # FULL: a commit that a power cut could undo would let a message leave twice.

@@ -341,10 +341,11 @@ def _settle_doubt(connection: Connection, message_id: int, at: datetime) -> None
 def _climb(connection: Connection, message_id: int, target: MessageState, at: datetime) -> None:
     """Raise a message's state to `target`; of several proofs of one state the earliest dates it."""
     here = messages.c.id == message_id
+    sent_at = func.coalesce(messages.c.sent_at, messages.c.ended_at, literal(at, Instant))
     connection.execute(
         update(messages)
         .where(here, messages.c.state.in_(_RANKS[: _RANKS.index(target)]))
-        .values(state=target, ended_at=at, sent_at=func.coalesce(messages.c.sent_at, messages.c.ended_at, literal(at, Instant)))
+        .values(state=target, ended_at=at, sent_at=sent_at)
     )
     if target != MessageState.SENT:
         connection.execute(

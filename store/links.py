@@ -33,7 +33,7 @@ class LinkRegistry:
             connection.execute(
                 insert_into(connection, links).values(digest=digest(url), url=url).on_conflict_do_nothing()
             )
-            return connection.execute(select(links.c.id).where(links.c.digest == digest(url))).scalar_one()
+            return int(connection.execute(select(links.c.id).where(links.c.digest == digest(url))).scalar_one())
 
 
 def target(connection: Connection, link_id: int) -> str | None:

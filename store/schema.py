@@ -91,4 +91,4 @@ def _upgrade(connection: Connection) -> None:
 
 def installation(connection: Connection) -> str:
     """Return this database's own random name, which stands in every Message-ID."""
-    return connection.execute(select(meta.c.value).where(meta.c.key == "installation")).scalar_one()
+    return str(connection.execute(select(meta.c.value).where(meta.c.key == "installation")).scalar_one())

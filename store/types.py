@@ -49,10 +49,10 @@ class database_now(FunctionElement[int]):  # noqa: N801 - reads as an SQL functi
 
 
 @compiles(database_now, "sqlite")
-def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+def _sqlite_now(_element: database_now, _compiler: SQLCompiler, **_kw: Any) -> str:
     return "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)"
 
 
 @compiles(database_now, "postgresql")
-def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+def _postgresql_now(_element: database_now, _compiler: SQLCompiler, **_kw: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"

@@ -1,0 +1,176 @@
+"""carillon.yaml: every wrong value has its line, secrets stay secret, the environment has the last word."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from kernel.errors import ConfigError, InputError
+from kernel.settings import Workspace, load_workspace, minutes_of
+from kernel.vocabulary import Channel
+from tests.conftest import WORKSPACE_YAML
+
+BASE = """\
+brand: {name: Acme, postal_address: "1 Dock Road, Leeds"}
+senders:
+  default: {name: Acme, email: hello@acme.example}
+"""
+
+
+def load(tmp_path: Path, text: str, **environment: str) -> Workspace:
+    (tmp_path / "carillon.yaml").write_text(text, encoding="utf-8")
+    return load_workspace(tmp_path, environment)
+
+
+def problems_of(tmp_path: Path, text: str, **environment: str) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, text, **environment)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_small_file_is_enough(tmp_path: Path) -> None:
+    workspace = load(tmp_path, WORKSPACE_YAML)
+    assert workspace.settings.currency == "GBP"
+    assert list(workspace.settings.gateways_for(Channel.EMAIL)) == ["relay"]
+    assert workspace.settings.gateways_for(Channel.SMS) == {}
+    assert workspace.database_url == f"sqlite:///{tmp_path / '.carillon' / 'carillon.db'}"
+    assert workspace.embedded_broker
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("currency: Euro", "carillon.yaml:4:11: currency: "),
+        ("timezone: Europe/Berln", "carillon.yaml:4:11: timezone: 'Europe/Berln' is not a time"),
+        ("time_zone: UTC", "carillon.yaml:4:1: unknown key 'time_zone' (did you mean 'timezone'?)"),
+        ('limits: {window: {hours: "18:00-08:00"}}', "carillon.yaml:4:26: hours: '18:00-08:00' is not a window"),
+        ("limits: {window: {hours: \"08:00-24:30\"}}", "carillon.yaml:4:26: hours: "),
+        ("limits: {window: {hours: 08:00-18:00, days: [mon, Tue]}}", "carillon.yaml:4:51: item 2: 'Tue' is not one"),
+        ("limits: {max_age: 3 moons}", "carillon.yaml:4:19: max_age: '3 moons' is not a duration"),
+        ("limits: {max_attempts: 0}", "carillon.yaml:4:24: max_attempts: "),
+        ("limits:\n  caps:\n    - {channel: email, messages: three, within: 7d}",
+         "carillon.yaml:6:34: messages: expected a whole number, got 'three'"),
+        ("gateways:\n  relay: {type: smpt, host: h}", "carillon.yaml:5:"),
+        ("gateways:\n  relay: {type: smtp}", "carillon.yaml:5:3: 'host' is missing"),
+        ("gateways:\n  relay: {type: smtp, host: h, port: 99999}", "carillon.yaml:5:38: port: "),
+        ("gateways:\n  relay: {type: smtp, host: h, rate: fast}", "carillon.yaml:5:38: rate: 'fast' is not a rate"),
+        ("gateways:\n  Relay: {type: smtp, host: h}", "carillon.yaml:5:3: Relay: 'Relay' is not a name"),
+        ("gateways:\n  relay: {type: smtp, host: h, tls: ssl}", "carillon.yaml:5:37: tls: 'ssl' is not one of "),
+        ("web: {public_url: 12}", "carillon.yaml:4:19: public_url: expected text, got 12"),
+        ("rfm: {scheme: deciles}", "carillon.yaml:4:15: scheme: 'deciles' is not one of "),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_told_with_line_and_column(tmp_path: Path, lines: str, problem: str) -> None:
+    found = problems_of(tmp_path, BASE + lines)
+    assert len(found) == 1, found
+    assert found[0].startswith(problem), found
+
+
+def test_all_wrong_values_are_told_at_once(tmp_path: Path) -> None:
+    found = problems_of(tmp_path, "brand: {name: A}\ncurrency: Euro\nsenders: {}\nlimits: {max_age: x}\nwebb: {}\n")
+    assert [problem.split(":")[1] for problem in found] == ["1", "2", "3", "4", "5"]
+
+
+# --- the environment -----------------------------------------------------------------------------------------
+
+
+def test_a_missing_variable_is_a_problem_with_its_place(tmp_path: Path) -> None:
+    text = BASE + 'gateways:\n  relay: {type: smtp, host: h, username: u, password: "${RELAY_PASSWORD}"}\n'
+    assert problems_of(tmp_path, text) == [
+        "carillon.yaml:5:55: the environment has no RELAY_PASSWORD (export RELAY_PASSWORD=… before you start Carillon)"
+    ]
+
+
+def test_variables_fill_text_and_ports(tmp_path: Path) -> None:
+    text = BASE + 'gateways:\n  relay: {type: smtp, host: "mail.${DOMAIN}", port: "${PORT}", password: "${PASSWORD}"}\n'
+    relay = load(tmp_path, text, DOMAIN="acme.example", PORT="2525", PASSWORD="12345").settings.gateways["relay"]
+    assert (relay.host, relay.port) == ("mail.acme.example", 2525)
+    assert relay.password is not None
+    assert relay.password.get_secret_value() == "12345", "a password of digits stays text"
+
+
+def test_a_secret_is_never_printed(tmp_path: Path) -> None:
+    text = BASE + 'gateways:\n  relay: {type: smtp, host: h, password: "${PASSWORD}"}\nweb: {api_token: "${TOKEN}"}\n'
+    workspace = load(tmp_path, text, PASSWORD="hunter2", TOKEN="tok-123", CARILLON_SECRET_KEY="s3cret" * 6)
+    shown = f"{workspace!r} {workspace.settings} {workspace.settings.model_dump()}"
+    shown += json.dumps(workspace.settings.model_dump(mode="json"))
+    for secret in ("hunter2", "tok-123", "s3cret"):
+        assert secret not in shown
+    assert workspace.api_token == "tok-123"
+
+
+def test_a_secret_in_the_wrong_place_is_not_shown_in_the_problem(tmp_path: Path) -> None:
+    text = BASE + 'gateways:\n  relay: {type: smtp, host: h, port: "${PASSWORD}"}\n'
+    assert "hunter2" not in "\n".join(problems_of(tmp_path, text, PASSWORD="hunter2"))
+
+
+def test_the_environment_chooses_database_broker_and_token(tmp_path: Path) -> None:
+    workspace = load(
+        tmp_path,
+        BASE,
+        CARILLON_DATABASE_URL="postgresql://carillon@db/carillon",
+        CARILLON_BROKER_URL="redis://cache:6379/0",
+        CARILLON_API_TOKEN="from-environment",
+    )
+    assert workspace.database_url == "postgresql://carillon@db/carillon"
+    assert workspace.broker_url == "redis://cache:6379/0"
+    assert not workspace.embedded_broker
+    assert workspace.api_token == "from-environment"
+
+
+# --- keys and folders ----------------------------------------------------------------------------------------
+
+
+def test_an_embedded_workspace_makes_its_own_key_once(tmp_path: Path) -> None:
+    first, second = load(tmp_path, BASE), load(tmp_path, BASE)
+    assert first.signer().address_token(1) == second.signer().address_token(1)
+    assert (tmp_path / ".carillon" / "secret_key").stat().st_mode & 0o077 == 0
+    assert (tmp_path / ".carillon").stat().st_mode & 0o077 == 0
+
+
+def test_a_shared_database_needs_a_shared_key(tmp_path: Path) -> None:
+    workspace = load(tmp_path, BASE, CARILLON_DATABASE_URL="postgresql://carillon@db/carillon")
+    with pytest.raises(ConfigError, match="CARILLON_SECRET_KEY is not set"):
+        workspace.signer()
+
+
+def test_a_short_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 32 characters"):
+        load(tmp_path, BASE, CARILLON_SECRET_KEY="short").signer()
+
+
+def test_a_half_written_key_is_told_from_a_whole_one(tmp_path: Path) -> None:
+    workspace = load(tmp_path, BASE)
+    (workspace.data_dir / "secret_key").write_bytes(b"")
+    with pytest.raises(ConfigError, match="at least 32 characters"):
+        workspace.signer()
+
+
+def test_the_socket_of_redis_fits_whatever_the_path(tmp_path: Path) -> None:
+    deep = tmp_path / ("long" * 20) / ("deep" * 20)
+    deep.mkdir(parents=True)
+    workspace = load(deep, BASE)
+    assert len(os.fsencode(workspace.redis_socket)) <= 104
+    assert workspace.redis_socket.parent == Path(tempfile.gettempdir())
+    assert workspace.redis_socket == load(deep, BASE).redis_socket
+
+
+def test_a_socket_path_is_measured_in_bytes(tmp_path: Path) -> None:
+    foreign = tmp_path / ("ü" * 40)
+    foreign.mkdir()
+    assert len(os.fsencode(load(foreign, BASE).redis_socket)) <= 104
+
+
+def test_a_folder_without_carillon_yaml_is_no_workspace(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no carillon.yaml; make one with `carillon init"):
+        load_workspace(tmp_path, {})
+
+
+def test_a_window_is_read_in_minutes() -> None:
+    assert minutes_of("08:00-24:00") == (480, 1440)
+    with pytest.raises(ValueError, match="is not a window"):
+        minutes_of("8-18")

@@ -1,0 +1,78 @@
+"""Tokens: short, tamper-proof, bound to one purpose, in one canonical form."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel.errors import ConfigError
+from kernel.signing import Purpose, Signed, Signer
+
+SIGNER = Signer([b"k" * 32])
+OLDER = Signer([b"o" * 32])
+PURPOSES = st.sampled_from(list(Purpose))
+NUMBERS = st.integers(0, 2**63 - 1)
+
+
+@given(PURPOSES, NUMBERS, NUMBERS)
+def test_a_token_says_what_was_signed(purpose: Purpose, message_id: int, number: int) -> None:
+    token = SIGNER.token(purpose, message_id, number)
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
+    assert SIGNER.verify(purpose, token) == Signed(message_id=message_id, number=number)
+
+
+@given(PURPOSES, PURPOSES, NUMBERS)
+def test_a_token_serves_no_other_purpose(made_for: Purpose, shown_as: Purpose, message_id: int) -> None:
+    valid = SIGNER.verify(shown_as, SIGNER.token(made_for, message_id)) is not None
+    assert valid == (made_for is shown_as)
+
+
+@given(NUMBERS, NUMBERS, st.data())
+def test_changing_any_one_character_makes_a_token_void(message_id: int, number: int, data: st.DataObject) -> None:
+    token = SIGNER.token(Purpose.CLICK, message_id, number)
+    place = data.draw(st.integers(0, len(token) - 1))
+    other = data.draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
+    changed = token[:place] + other + token[place + 1 :]
+    assert changed == token or SIGNER.verify(Purpose.CLICK, changed) is None
+
+
+@given(st.text(max_size=60))
+def test_no_text_whatever_breaks_verification(text: str) -> None:
+    assert SIGNER.verify(Purpose.CLICK, text) is None
+    assert SIGNER.verify_address(text) is None
+
+
+@pytest.mark.parametrize("add", ["=", "==", " ", "\n", "A", ".", "%3D"])
+def test_a_token_has_one_form_only(add: str) -> None:
+    token = SIGNER.token(Purpose.OPEN, 12)
+    assert SIGNER.verify(Purpose.OPEN, token + add) is None
+    assert SIGNER.verify(Purpose.OPEN, token.replace("_", "/").replace("-", "+") + add) is None
+
+
+@given(NUMBERS)
+def test_a_bounce_address_survives_a_change_of_case(message_id: int) -> None:
+    token = SIGNER.address_token(message_id)
+    assert token == token.lower()
+    assert len(f"bounce+{token}") <= 64, "RFC 5321 section 4.5.3.1.1: the local part has at most 64 octets"
+    for shown in (token, token.upper(), token.title()):
+        assert SIGNER.verify_address(shown) == Signed(message_id=message_id, number=0)
+
+
+def test_tokens_are_short() -> None:
+    assert len(SIGNER.token(Purpose.CLICK, 10_000_000, 50_000)) <= 34
+
+
+def test_a_new_key_in_front_keeps_old_links_alive() -> None:
+    token = OLDER.token(Purpose.UNSUBSCRIBE, 7)
+    assert Signer([b"n" * 32, b"o" * 32]).verify(Purpose.UNSUBSCRIBE, token) == Signed(message_id=7, number=0)
+    assert Signer([b"n" * 32]).verify(Purpose.UNSUBSCRIBE, token) is None
+    assert Signer([b"n" * 32, b"o" * 32]).token(Purpose.OPEN, 7) == Signer([b"n" * 32]).token(Purpose.OPEN, 7)
+
+
+@pytest.mark.parametrize("ring", [[], [b"short"], [b"k" * 32, b"short"]])
+def test_a_weak_ring_is_refused(ring: list[bytes]) -> None:
+    with pytest.raises(ConfigError, match="at least 32 characters; make one with `openssl rand -hex 32`"):
+        Signer(ring)

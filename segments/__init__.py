@@ -1,0 +1,1 @@
+"""Who: the segment language, RFM, refresh."""

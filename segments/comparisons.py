@@ -1,0 +1,145 @@
+"""Comparisons and periods as they stand in segment files, shared by several leaves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+from sqlalchemy import ColumnElement, FromClause, and_, true
+
+from kernel.quantities import parse_duration, to_minor
+from kernel.settings import DurationText, Strict
+from segments.scope import Flaw, Scope
+
+OPERATORS = ("eq", "gt", "gte", "lt", "lte")
+Number = int | float | str
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+LARGEST = 10**15
+"""Beyond this a number is a slip of the pen, and further on no 64-bit integer."""
+
+
+def _is_money(value: Number) -> bool:
+    try:
+        return abs(to_minor(value, "EUR")) <= LARGEST
+    except ValueError:
+        return False
+
+
+def _check_date(value: str) -> str:
+    if not is_date(value):
+        raise ValueError(f'{value!r} is not a date; write it as "2026-01-31"')
+    return value
+
+
+def is_date(value: object) -> bool:
+    """Return whether the value is the text of a calendar day, as in 2026-01-31."""
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return False
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+DateText = Annotated[str, AfterValidator(_check_date)]
+
+
+def compared(operator: str, left: ColumnElement[Any], right: Any) -> ColumnElement[bool]:
+    """Return `left operator right`; the right side is always a bound parameter."""
+    sides: dict[str, ColumnElement[bool]] = {
+        "eq": left == right,
+        "gt": left > right,
+        "gte": left >= right,
+        "lt": left < right,
+        "lte": left <= right,
+    }
+    return sides[operator]
+
+
+class Comparison(Strict):
+    """Borders for a number; several must all hold."""
+
+    eq: Number | None = None
+    gt: Number | None = None
+    gte: Number | None = None
+    lt: Number | None = None
+    lte: Number | None = None
+
+    def borders(self) -> Iterator[tuple[str, Number]]:
+        """Yield operator and value of each border given."""
+        for operator in OPERATORS:
+            value = getattr(self, operator)
+            if value is not None:
+                yield operator, value
+
+    def whole_number_flaws(self, what: str, *, place: tuple[str, ...] = ()) -> Iterator[Flaw]:
+        """Yield a flaw for each border that is not a whole number, or for having none."""
+        yield from self.missing_flaws(place=place)
+        for operator, value in self.borders():
+            if not isinstance(value, int) or abs(value) > LARGEST:
+                yield Flaw(place=(*place, operator), message=f"{operator}: {what} is a whole number, got {value!r}")
+
+    def money_flaws(self) -> Iterator[Flaw]:
+        """Yield a flaw for each border that is not an amount of money, or for having none."""
+        yield from self.missing_flaws()
+        for operator, value in self.borders():
+            if not _is_money(value):
+                message = f"{operator}: {value!r} is not an amount of money"
+                yield Flaw(place=(operator,), message=message, hint='write it as 100 or "99.50", without the currency')
+
+    def missing_flaws(self, *, place: tuple[str, ...] = ()) -> Iterator[Flaw]:
+        """Yield a flaw where no border is given."""
+        if not any(self.borders()):
+            yield Flaw(place=place, message="nothing to compare with", hint=f"add one of {', '.join(OPERATORS)}")
+
+    def holds_for(self, value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Return whether a number lies within all borders; NULL lies within none."""
+        return and_(true(), *(compared(operator, value, border) for operator, border in self.borders()))
+
+    def holds_for_money(self, minor: ColumnElement[Any], currency: str) -> ColumnElement[bool]:
+        """Return whether an amount in minor units lies within all borders, which are given in major units."""
+        return and_(
+            true(), *(compared(operator, minor, to_minor(border, currency)) for operator, border in self.borders())
+        )
+
+
+class Period(Strict):
+    """Which stretch of time counts: the last days before now, whole days between two dates, or everything."""
+
+    within: DurationText | None = Field(default=None, description='Only the time just before now, as "365d".')
+    between: list[DateText] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="First and last day, both included, in the workspace's zone.",
+    )
+
+    @model_validator(mode="after")
+    def _one_period(self) -> Period:
+        if self.within is not None and self.between is not None:
+            raise ValueError("give either within or between, not both")
+        if self.between is not None and self.between[0] > self.between[1]:
+            raise ValueError(f"between must begin before it ends, got {self.between[0]} and {self.between[1]}")
+        return self
+
+    def lies_in(self, scope: Scope, instant: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Return whether an instant lies in the period and before the scope's `as_of`."""
+        before = instant < scope.as_of
+        if self.within is not None:
+            return and_(before, instant >= scope.as_of - parse_duration(self.within))
+        if self.between is not None:
+            first, last = (date.fromisoformat(day) for day in self.between)
+            return and_(before, instant >= scope.midnight(first), instant < scope.after(last))
+        return before
+
+
+def own_rows(table: FromClause, scope: Scope, whose: str) -> ColumnElement[bool]:
+    """Return the condition that a row of orders or events is the subject's, or that of its account."""
+    column: ColumnElement[bool] = table.c[f"{whose}_id"] == scope.id_of("account" if whose == "account" else "contact")
+    return column

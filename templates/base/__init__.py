@@ -1,0 +1,1 @@
+"""The base templates that come with Carillon."""

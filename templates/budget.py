@@ -1,0 +1,58 @@
+"""What one rendering may spend: characters, loop turns and calls are paid from one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2.exceptions import SecurityError
+
+MAX_OUTPUT = 2_000_000
+"""Characters an e-mail body may have, and the budget of loops and calls that make it."""
+TURN_COST = 40
+"""What a loop turn or a call costs of the budget, in characters: 50,000 of them use up an e-mail's."""
+MAX_RANGE = 1_000
+MAX_TEXT = 100_000
+"""Characters of one value built in a template."""
+
+
+@dataclass(slots=True)
+class Rendering:
+    """What is spent and known while one part of one message is rendered."""
+
+    variables: dict[str, Any]
+    link: Callable[[str], str]
+    limit: int = MAX_OUTPUT
+    one_line: bool = False
+    """Set for subjects: a value with a line break or another control character is refused."""
+    spent: int = field(default=0)
+
+    def charge(self, units: int) -> None:
+        """Pay from the budget. Raises SecurityError where it is used up."""
+        self.spent += units
+        if self.spent > self.limit:
+            raise SecurityError(
+                f"it makes more than {self.limit:,} characters or {self.limit // TURN_COST:,} loop turns and calls"
+            )
+
+
+RENDERING: ContextVar[Rendering | None] = ContextVar("carillon_rendering", default=None)
+"""The rendering that goes on in this thread; none while templates are compiled."""
+
+
+def charge(units: int) -> None:
+    """Pay from the budget of the present rendering; free while compiling, where sizes are those of the source."""
+    rendering = RENDERING.get()
+    if rendering is not None:
+        rendering.charge(units)
+
+
+def capped(value: Any) -> Any:
+    """Return the value, charged for where it is a text. Raises SecurityError where that is too long."""
+    if isinstance(value, str):
+        charge(len(value))
+        if len(value) > MAX_TEXT:
+            raise SecurityError(f"a text built in a template may have {MAX_TEXT:,} characters, not {len(value):,}")
+    return value

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from kernel.vocabulary import OrderKind, Subject
+from store.engine import reading, writing
+from store.tables import accounts, contacts, orders, rfm_runs, rfm_scores
+from templates.context import SHAPE, load_contexts
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def _account(connection: Connection, name: str, **values: object) -> int:
+    made = connection.execute(accounts.insert().values(external_id=name, name=name, **values).returning(accounts.c.id))
+    return int(made.scalar_one())
+
+
+def _contact(connection: Connection, name: str, **values: object) -> int:
+    row = contacts.insert().values(external_id=name, first_name=name, email=f"{name}@x.example", **values)
+    return int(connection.execute(row.returning(contacts.c.id)).scalar_one())
+
+
+def _order(connection: Connection, number: str, **values: object) -> None:
+    row = {"kind": OrderKind.ORDER, "currency": "GBP", "gross_minor": 0, "external_id": number, **values}
+    connection.execute(orders.insert().values(**row))
+
+
+def _score(connection: Connection, subject: Subject, subject_id: int) -> None:
+    run = rfm_runs.insert().values(
+        subject=subject, as_of=NOW, computed_at=NOW, options={}, cutoffs={}, warnings=[], scored=1
+    )
+    run_id = connection.execute(run.returning(rfm_runs.c.id)).scalar_one()
+    numbers = {"r": 2, "f": 4, "m": 5, "recency_days": 90, "frequency": 11, "monetary_minor": 123450}
+    connection.execute(
+        rfm_scores.insert().values(
+            subject=subject, subject_id=subject_id, run_id=run_id, segment="at_risk", since=NOW, **numbers
+        )
+    )
+
+
+def test_a_contact_is_seen_with_its_account_its_score_and_its_last_order(engine: Engine) -> None:
+    with writing(engine) as connection:
+        group = _account(connection, "Group")
+        shop = _account(
+            connection,
+            "Shop",
+            parent_id=group,
+            country="DE",
+            language="de",
+            timezone="Europe/Berlin",
+            attributes={"tier": 2},
+        )
+        jane = _contact(connection, "jane", account_id=shop, role="buyer", attributes={"floor": "2nd"})
+        _score(connection, Subject.ACCOUNT, shop)
+        _order(connection, "1", account_id=shop, ordered_at=NOW - timedelta(days=40), net_minor=5000)
+        _order(connection, "2", account_id=shop, ordered_at=NOW - timedelta(days=30, hours=1), net_minor=7050)
+        _order(connection, "3", account_id=shop, ordered_at=NOW - timedelta(days=3), net_minor=1, cancelled_at=NOW)
+        _order(
+            connection, "4", account_id=shop, ordered_at=NOW - timedelta(days=2), net_minor=-9, kind=OrderKind.RETURN
+        )
+        _order(connection, "5", account_id=shop, ordered_at=NOW, net_minor=99)
+    with reading(engine) as connection:
+        seen = load_contexts(connection, [jane, 999_999], now=NOW, currency="GBP")
+    assert set(seen) == {jane}
+    assert seen[jane]["contact"] == {
+        "id": jane,
+        "email": "jane@x.example",
+        "phone": None,
+        "first_name": "jane",
+        "last_name": "",
+        "role": "buyer",
+        "language": "de",
+        "timezone": "Europe/Berlin",
+        "attributes": {"floor": "2nd"},
+    }
+    assert seen[jane]["account"]["parent_name"] == "Group"
+    assert seen[jane]["account"]["attributes"] == {"tier": 2}
+    assert seen[jane]["rfm"]["segment"] == "at_risk"
+    assert seen[jane]["rfm"]["monetary"] == pytest.approx(1234.50)
+    assert seen[jane]["last_order"] == {"date": date(2026, 10, 21), "days_ago": 30, "amount": 70.5, "currency": "GBP"}
+
+
+def test_a_contact_without_account_score_or_order_has_none_of_them(engine: Engine) -> None:
+    with writing(engine) as connection:
+        lone = _contact(connection, "lone")
+        buyer = _contact(connection, "buyer")
+        _score(connection, Subject.CONTACT, buyer)
+        _order(connection, "1", contact_id=buyer, ordered_at=NOW - timedelta(days=1), net_minor=300)
+    with reading(engine) as connection:
+        seen = load_contexts(connection, [lone, buyer], now=NOW, currency="JPY")
+    assert seen[lone]["account"]["name"] == ""
+    assert seen[lone]["rfm"] is None
+    assert seen[lone]["last_order"] is None
+    assert seen[buyer]["rfm"]["monetary"] == 123450
+    assert seen[buyer]["last_order"]["amount"] == 3.0
+
+
+def test_what_is_loaded_is_what_templates_are_checked_against(engine: Engine) -> None:
+    with writing(engine) as connection:
+        shop = _account(connection, "Shop")
+        jane = _contact(connection, "jane", account_id=shop)
+        _score(connection, Subject.ACCOUNT, shop)
+        _order(connection, "1", account_id=shop, ordered_at=NOW - timedelta(days=1), net_minor=1)
+    with reading(engine) as connection:
+        seen = load_contexts(connection, [jane], now=NOW, currency="GBP")[jane]
+    assert {name: frozenset(value) if isinstance(value, dict) else None for name, value in seen.items()} == SHAPE
+
+
+def test_ten_thousand_contacts_take_a_handful_of_queries(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(accounts.insert(), [{"external_id": str(n), "name": f"A{n}"} for n in range(3_000)])
+        rows = [{"external_id": str(n), "account_id": n % 3_000 + 1, "email": f"{n}@x.example"} for n in range(10_000)]
+        connection.execute(contacts.insert(), rows)
+    statements: list[str] = []
+    with reading(engine) as connection:
+        event.listen(connection, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+        seen = load_contexts(connection, range(1, 10_001), now=NOW, currency="GBP")
+    assert len(seen) == 10_000
+    assert len(statements) <= 8

@@ -1,0 +1,1 @@
+"""What and when: schema, loading with line numbers, checks, planning, calendars, firing."""

@@ -1,0 +1,280 @@
+"""Who is in a run: the audience as one set-based query over the pinned segments, into a temporary table.
+
+Firing and planning fill the same table by the same code; only what they copy it into differs. A temporary table
+belongs to one connection: filling it writes nothing anybody else could see, and takes no write lock on SQLite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
+
+from campaigns.placing import place
+from campaigns.versions import PinnedCampaign
+from kernel.vocabulary import SkipReason, Subject
+from segments.compiler import members
+from store.sql import in_slices
+from store.tables import accounts, contacts, rfm_scores
+from store.types import Id
+
+_temporary = MetaData()
+audience = Table(
+    "carillon_audience",
+    _temporary,
+    Column("contact_id", Id, primary_key=True),
+    Column("account_id", Id),
+    Column("segment", Text, nullable=False),
+    Column("rfm_segment", Text),
+    Column("zone", Text, nullable=False),
+    Column("skip_reason", Text),
+    Column("held_out", Boolean, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+pieces = Table(
+    "carillon_pieces",
+    _temporary,
+    Column("zone", Text, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("first", Integer, primary_key=True),
+    Column("until", Integer, nullable=False),
+    Column("start_ms", BigInteger, nullable=False),
+    Column("interval_ms", Float, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+
+
+def expand(
+    connection: Connection, pinned: PinnedCampaign, *, scheduled_for: datetime, now: datetime, currency: str
+) -> None:
+    """Fill the temporary tables with a run's audience and its due times; the caller copies and then drops them.
+
+    Segments are evaluated as of `now` from the pinned definitions.
+    """
+    drop(connection)
+    _temporary.create_all(connection, checkfirst=False)
+    connection.execute(audience.insert().from_select(_COLUMNS, _chosen(pinned, as_of=now, currency=currency)))
+    _hold_out(connection, pinned)
+    counts = {row.zone: row.planned for row in connection.execute(_zones())}
+    found = place(pinned.spec, counts, scheduled_for=scheduled_for, now=now)
+    steps = pinned.spec.steps
+    rows = [
+        {
+            "zone": piece.zone,
+            "step": piece.step,
+            "first": piece.first,
+            "until": piece.until,
+            "start_ms": piece.start_ms,
+            "interval_ms": piece.interval_ms,
+            "channel": steps[piece.step - 1].channel,
+            "lane": steps[piece.step - 1].gateway or "",
+        }
+        for piece in found
+    ]
+    if rows:
+        connection.execute(pieces.insert(), rows)
+
+
+def drop(connection: Connection) -> None:
+    """Drop the temporary tables where they exist."""
+    for table in (audience, pieces):
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table.name}")
+
+
+def places() -> Select[Any]:
+    """Return every place of the run: contact × step, with channel, lane, skip_reason, held_out and due_ms."""
+    sends = and_(audience.c.skip_reason.is_(None), ~audience.c.held_out)
+    number = func.row_number().over(
+        partition_by=(audience.c.zone, case((sends, 1), else_=0)), order_by=audience.c.contact_id
+    )
+    numbered = select(audience, case((sends, number - 1), else_=0).label("number")).subquery("numbered")
+    due = pieces.c.start_ms + func.round((numbered.c.number - pieces.c.first) * pieces.c.interval_ms)
+    return select(
+        numbered.c.contact_id,
+        numbered.c.account_id,
+        numbered.c.skip_reason,
+        numbered.c.held_out,
+        numbered.c.zone,
+        pieces.c.step,
+        pieces.c.channel,
+        pieces.c.lane,
+        due.cast(BigInteger).label("due_ms"),
+    ).join(
+        pieces,
+        and_(
+            pieces.c.zone == numbered.c.zone,
+            numbered.c.number >= pieces.c.first,
+            numbered.c.number < pieces.c.until,
+        ),
+    )
+
+
+_COLUMNS = ["contact_id", "account_id", "segment", "rfm_segment", "zone", "skip_reason", "held_out"]
+
+
+def _chosen(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> Select[Any]:
+    """Return the rows of the audience table; nobody is held out yet."""
+    spec = pinned.spec.audience
+    base = _candidates(pinned, as_of=as_of, currency=currency)
+    conditions = _excluded(pinned, base, as_of=as_of, currency=currency)
+    excluded = case((or_(*conditions), 1), else_=0) if conditions else literal(0)
+    marked = select(base, excluded.label("excluded")).subquery("marked")
+    rank = func.row_number().over(
+        partition_by=(marked.c.account_id, marked.c.excluded), order_by=(marked.c.preference, marked.c.contact_id)
+    )
+    ranked = select(marked, rank.label("rank")).subquery("ranked")
+    whens: list[tuple[ColumnElement[bool], Any]] = [(ranked.c.excluded == 1, literal(SkipReason.EXCLUDED.value))]
+    if spec.per_account is not None:
+        over = and_(ranked.c.account_id.is_not(None), ranked.c.rank > spec.per_account)
+        whens.append((over, literal(SkipReason.ACCOUNT_LIMIT.value)))
+    return select(
+        ranked.c.contact_id,
+        ranked.c.account_id,
+        case(*[(ranked.c.position == number, name) for number, name in enumerate(spec.segment)]).label("segment"),
+        ranked.c.rfm_segment,
+        ranked.c.zone,
+        case(*whens, else_=null()).label("skip_reason"),
+        false().label("held_out"),
+    )
+
+
+def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> Any:
+    """Return contacts of the audience's segments and roles, each once, with what the rest needs of them."""
+    spec = pinned.spec.audience
+    parts = [
+        select(_contacts_of(pinned, name, as_of, currency).label("contact_id"), literal(number).label("position"))
+        for number, name in enumerate(spec.segment)
+    ]
+    found = union_all(*parts).subquery("found")
+    first = (
+        select(found.c.contact_id, func.min(found.c.position).label("position"))
+        .group_by(found.c.contact_id)
+        .subquery("first")
+    )
+    preference = (
+        case(*[(contacts.c.role == role, number) for number, role in enumerate(spec.roles)], else_=len(spec.roles))
+        if spec.roles
+        else literal(0)
+    )
+    zone = func.coalesce(
+        _named(contacts.c.timezone), _named(accounts.c.timezone), pinned.spec.schedule.default_zone or "UTC"
+    )
+    query = (
+        select(
+            contacts.c.id.label("contact_id"),
+            contacts.c.account_id,
+            first.c.position,
+            preference.label("preference"),
+            zone.label("zone"),
+            rfm_scores.c.segment.label("rfm_segment"),
+        )
+        .join(first, first.c.contact_id == contacts.c.id)
+        .join(accounts, accounts.c.id == contacts.c.account_id, isouter=True)
+        .join(
+            rfm_scores,
+            and_(rfm_scores.c.subject == Subject.ACCOUNT, rfm_scores.c.subject_id == contacts.c.account_id),
+            isouter=True,
+        )
+    )
+    if spec.roles:
+        query = query.where(contacts.c.role.in_(spec.roles))
+    return query.subquery("candidates")
+
+
+def _named(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.nullif(column, "")
+
+
+def _contacts_of(pinned: PinnedCampaign, name: str, as_of: datetime, currency: str) -> Any:
+    chosen = members(pinned.segments, name, as_of=as_of, currency=currency).subquery()
+    if pinned.segments[name].subject == Subject.CONTACT:
+        return chosen.c.id
+    return select(contacts.c.id).join(chosen, chosen.c.id == contacts.c.account_id).subquery().c.id
+
+
+def _excluded(pinned: PinnedCampaign, base: Any, *, as_of: datetime, currency: str) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    for name in pinned.spec.audience.exclude:
+        chosen = members(pinned.segments, name, as_of=as_of, currency=currency).subquery()
+        key = base.c.contact_id if pinned.segments[name].subject == Subject.CONTACT else base.c.account_id
+        # coalesce: a contact without account is in no account segment, and NULL IN (…) is neither true nor false.
+        conditions.append(func.coalesce(key.in_(select(chosen.c.id)), false()))
+    return conditions
+
+
+def _zones() -> Select[Any]:
+    sends = and_(audience.c.skip_reason.is_(None), ~audience.c.held_out)
+    return select(audience.c.zone, func.sum(case((sends, 1), else_=0)).label("planned")).group_by(audience.c.zone)
+
+
+# --- holdout -----------------------------------------------------------------------------------------------
+
+
+def held_out(campaign: str, key: str, share: float) -> bool:
+    """Return whether the account (or the contact without one) of an external id is held out.
+
+    A pure function of both names, so it is the same in every run and on every machine; a larger share holds out
+    all that a smaller one does.
+    """
+    bucket = int.from_bytes(hashlib.sha256(f"{campaign}|{key}".encode()).digest()[:8], "big") % 10_000
+    return bucket < round(share * 10_000)
+
+
+def _hold_out(connection: Connection, pinned: PinnedCampaign) -> None:
+    share = pinned.spec.audience.holdout_share
+    if share == 0:
+        return
+    sends = audience.c.skip_reason.is_(None)
+    by_account = select(accounts.c.id, accounts.c.external_id).where(
+        accounts.c.id.in_(select(audience.c.account_id).where(sends))
+    )
+    _mark(connection, audience.c.account_id, _drawn(connection, by_account, pinned.name, share))
+    alone = (
+        select(contacts.c.id, contacts.c.external_id)
+        .join(audience, audience.c.contact_id == contacts.c.id)
+        .where(audience.c.account_id.is_(None), sends)
+    )
+    _mark(connection, audience.c.contact_id, _drawn(connection, alone, pinned.name, share))
+
+
+def _drawn(connection: Connection, query: Select[Any], campaign: str, share: float) -> list[int]:
+    return [row_id for row_id, external_id in connection.execute(query) if held_out(campaign, external_id, share)]
+
+
+def _mark(connection: Connection, column: ColumnElement[Any], ids: Iterable[int]) -> None:
+    for some in in_slices(ids, 1000):
+        connection.execute(
+            update(audience)
+            .where(column.in_(bindparam("ids", expanding=True)), audience.c.skip_reason.is_(None))
+            .values(held_out=true()),
+            {"ids": list(some)},
+        )

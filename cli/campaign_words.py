@@ -1,0 +1,82 @@
+"""Plans, applied campaigns and previews in words, for people at a terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from campaigns.applying import Applied, Change
+from campaigns.planning import Plan
+from campaigns.rendering import Rendered
+from cli.shared import console
+from kernel.quantities import format_minor
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what a campaign would do."""
+    _line(f"{plan.name}: {plan.state}", style="bold")
+    for change in plan.changes:
+        _line(f"    {change}")
+    if plan.run_at is not None:
+        _line(f"  next run      {_at(plan.run_at)}")
+        _line(f"  audience      {plan.people:,} people, {plan.audience:,} messages to consider")
+        _line(f"  would leave   {_counts(plan.messages) or 'nothing'}")
+        for reason, count in plan.skipped.items():
+            _line(f"  skipped       {count:,} {reason}")
+        if plan.held_out:
+            _line(f"  held out      {plan.held_out:,}")
+        for day, channels in plan.per_day.items():
+            _line(f"  {day}    {_counts(channels)}")
+        if plan.first_send_at and plan.last_send_at:
+            _line(f"  first, last   {_at(plan.first_send_at)}, {_at(plan.last_send_at)}")
+        if plan.estimate.sms_parts:
+            _line(f"  SMS parts     about {plan.estimate.sms_parts:,}")
+        for currency, minor in plan.estimate.cost.items():
+            if minor:
+                _line(f"  cost          about {format_minor(minor, currency)}")
+        for name, size in plan.segments.items():
+            _line(f"  segment       {name}: {size:,}")
+    for warning in plan.warnings:
+        _line(f"  warning: {warning}", style="yellow")
+    if plan.sample is not None:
+        _line(f"  a sample, as {plan.sample.contact} would get it:")
+        console.rule(style="dim")
+        print_rendered(plan.sample)
+        console.rule(style="dim")
+
+
+def print_applied(applied: Applied, now: datetime) -> None:
+    """Print what applying one file did and when it runs next."""
+    if applied.change is Change.UNCHANGED:
+        _line(f"{applied.name}: unchanged (version {applied.version})")
+    else:
+        _line(f"{applied.name}: {applied.change}, now version {applied.version}", style="bold")
+    for change in applied.changes:
+        _line(f"    {change}")
+    if applied.next_run_at is None:
+        comes = f"the campaign is {applied.state}" if applied.state != "active" else "no run is to come"
+    else:
+        comes = "at once" if applied.next_run_at <= now else _at(applied.next_run_at)
+    _line(f"    next run: {comes}")
+
+
+def print_rendered(made: Rendered) -> None:
+    """Print one message as text."""
+    _line(f"To: {made.to or '(no address)'}")
+    if made.subject:
+        _line(f"Subject: {made.subject}")
+    _line("")
+    _line(made.text)
+    if made.parts:
+        _line(f"[{made.parts} SMS part(s)]")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {channel}" for channel, count in counts.items())
+
+
+def _at(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
+def _line(text: str, style: str | None = None) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

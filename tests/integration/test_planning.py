@@ -1,0 +1,205 @@
+"""`plan` says what firing and sending will do, and writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import Engine, func, select
+
+from campaigns.applying import Change, apply
+from campaigns.books import books
+from campaigns.firing import fire_due
+from campaigns.planning import Plan, plan
+from store.engine import reading, writing
+from store.tables import enrollments, messages, metadata, suppressions
+from tests.integration.campaigning import (
+    CAMPAIGN,
+    NOW,
+    SETTINGS,
+    add_account,
+    add_contact,
+    add_order,
+    deliver_due,
+    make_workspace,
+    put,
+)
+
+RICH = """\
+audience:
+  segment: [british, everybody]
+  exclude: finance
+  roles: [owner, buyer, finance]
+  per_account: 2
+  holdout: "20%"
+schedule: {at: "2026-12-01 09:00", zone: recipient, window: {hours: "09:00-17:00", days: [mon, tue, wed, thu, fri]}}
+rate: 60/hour
+cost: {fixed: "120.00", per_email: "0.002"}
+steps:
+  - email: hello
+  - email: hello
+    wait: 1d
+  - sms: nudge
+    wait: 2d
+"""
+CAPPED = SETTINGS + "limits: {caps: [{channel: email, messages: 1, within: 2d}]}\n"
+
+
+def only(plans: list[Plan]) -> Plan:
+    assert len(plans) == 1
+    return plans[0]
+
+
+def crowd(engine: Engine) -> None:
+    """About 150 people with everything that can be wrong with an address book."""
+    for number in range(40):
+        account = add_account(engine, f"A{number}", country="GB" if number % 3 else "DE", timezone="Europe/Berlin")
+        for place, role in enumerate(("buyer", "owner", "finance", "buyer")):
+            values: dict[str, object] = {"role": role, "phone": f"+4470000{number:03}{place}"}
+            values["timezone"] = ("Asia/Tokyo", None, "America/New_York", "Europe/London")[(number + place) % 4]
+            if number % 7 == place:
+                values["email"] = "Shared@Shop.example" if number % 2 else "shared@shop.example"
+            if number % 9 == place:
+                values["email"] = "not an address"
+            if number % 11 == place:
+                values["phone"] = None
+            consent = () if number % 5 == place else ("email", "sms")
+            add_contact(engine, f"c{number}-{place}", account, consent=consent, **values)
+    with writing(engine) as connection:
+        for number in (3, 4, 5):
+            address = f"c{number}-1@shop.example"
+            connection.execute(suppressions.insert().values(channel="email", address=address, reason="manual", at=NOW))
+
+
+def fingerprint(engine: Engine) -> dict[str, str]:
+    with reading(engine) as connection:
+        return {
+            table.name: hashlib.sha256(repr(sorted(map(repr, connection.execute(table.select())))).encode()).hexdigest()
+            for table in metadata.sorted_tables
+        }
+
+
+def test_a_plan_is_what_firing_and_sending_then_do(engine: Engine, tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, settings=CAPPED, rich=RICH)
+    crowd(engine)
+    start = NOW - timedelta(days=1)
+
+    planned = only(plan(engine, workspace, None, now=start))
+    apply(engine, workspace, None, now=start)
+    assert planned.run_at is not None
+    now = planned.run_at
+    assert len(fire_due(engine, workspace, now=now)) == 1
+    for _ in range(14 * 96):
+        deliver_due(engine, now)
+        now += timedelta(minutes=15)
+
+    with reading(engine) as connection:
+        real = books(connection)
+        sent = dict(
+            connection.execute(
+                select(messages.c.channel, func.count()).where(messages.c.state == "sent").group_by(messages.c.channel)
+            ).all()
+        )
+    assert real.pending == 0
+    assert (planned.audience, planned.people, planned.held_out) == (real.audience, real.people, real.held_out)
+    assert planned.skipped == real.skipped
+    assert planned.messages == sent
+    assert set(planned.skipped) >= {"excluded", "account_limit", "no_consent", "invalid_address", "suppressed"}
+    assert set(planned.skipped) >= {"duplicate_address", "frequency_cap", "no_address"}
+    assert planned.audience == sum(planned.messages.values()) + sum(planned.skipped.values()) + planned.held_out
+
+
+def test_a_plan_writes_nothing_and_waits_for_nobody(engine: Engine, tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, rich=RICH)
+    put(tmp_path, "segments/british.yaml", "subject: account\nwhere: {rfm: {r: {gte: 1}}}\n")
+    crowd(engine)
+    for number in range(1, 30):
+        add_order(engine, f"O{number}", number, NOW - timedelta(days=number * 9), 10_000 * number)
+    before = fingerprint(engine)
+
+    with writing(engine):
+        # Somebody else writes all the while: on SQLite a plan that took the write lock would wait for ever.
+        planned = only(plan(engine, workspace, None, now=NOW - timedelta(days=1)))
+
+    assert planned.segments["british"] == 29
+    assert fingerprint(engine) == before
+
+
+def test_a_plan_sees_the_scores_that_firing_will_compute(engine: Engine, tmp_path: Path) -> None:
+    text = CAMPAIGN.replace("everybody", "champions")
+    workspace = make_workspace(tmp_path, hello=CAMPAIGN)
+    put(tmp_path, "segments/champions.yaml", "subject: account\nwhere: {rfm: {segment: [champions, hibernating]}}\n")
+    put(tmp_path, "campaigns/hello.yaml", text)
+    for number in range(20):
+        account = add_account(engine, f"A{number}")
+        add_contact(engine, f"c{number}", account)
+        for order in range(number // 4 + 1):
+            at = NOW - timedelta(days=400 - 19 * number - order)
+            add_order(engine, f"O{number}-{order}", account, at, 1000 * (number + 1))
+
+    planned = only(plan(engine, workspace, None, now=NOW))
+    apply(engine, workspace, None, now=NOW)
+    fired = fire_due(engine, workspace, now=NOW)
+
+    assert 0 < planned.people < 20
+    assert planned.people == fired[0].people
+    with reading(engine) as connection:
+        groups = set(connection.execute(select(enrollments.c.rfm_segment)).scalars())
+    assert groups == {"champions", "hibernating"}
+
+
+def test_a_plan_tells_days_channels_cost_and_a_sample(engine: Engine, tmp_path: Path) -> None:
+    text = """\
+    audience: {segment: everybody}
+    schedule: {at: "2026-12-01 23:30"}
+    cost: {fixed: "10.00", per_email: "0.002"}
+    steps:
+      - email: hello
+      - sms: nudge
+        wait: 1d
+    """
+    workspace = make_workspace(tmp_path, hello=text)
+    for number in range(100):
+        add_contact(engine, f"c{number}", phone=f"+44700000{number:03}")
+
+    planned = only(plan(engine, workspace, None, now=NOW))
+
+    assert planned.messages == {"email": 100, "sms": 100}
+    assert planned.per_day == {"2026-12-01": {"email": 100}, "2026-12-02": {"sms": 100}}
+    assert planned.estimate.sms_parts == 100
+    assert planned.estimate.cost == {"GBP": 1000 + 20 + 500}
+    assert planned.first_send_at == NOW.replace(hour=23, minute=30)
+    assert planned.last_send_at == NOW.replace(day=2, hour=23, minute=30)
+    assert planned.sample is not None
+    assert planned.sample.subject == "Hello c0"
+    assert "Hello c0" in planned.sample.text
+
+
+def test_a_plan_says_what_changed_and_whether_anything_comes(engine: Engine, tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, hello=CAMPAIGN)
+    add_contact(engine, "c1")
+    assert only(plan(engine, workspace, None, now=NOW)).state is Change.NEW
+    apply(engine, workspace, None, now=NOW)
+    assert only(plan(engine, workspace, None, now=NOW)).state is Change.UNCHANGED
+    put(tmp_path, "campaigns/hello.yaml", CAMPAIGN.replace("- email: hello", "- sms: nudge"))
+    put(tmp_path, "templates/nudge.txt", "Hi!\n")
+    changed = only(plan(engine, workspace, None, now=NOW))
+    assert changed.state is Change.CHANGED
+    assert "steps[1].email: hello → nothing" in changed.changes
+    assert "template nudge.txt added" in changed.changes
+
+    fire_due(engine, workspace, now=NOW)
+    after = only(plan(engine, workspace, None, now=NOW))
+    assert (after.run_at, after.people, after.messages) == (None, 0, {})
+    assert any("no run is to come" in note for note in after.warnings)
+
+
+def test_a_plan_warns_of_an_audience_that_gets_nothing(engine: Engine, tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, hello=CAMPAIGN)
+    empty = only(plan(engine, workspace, None, now=NOW))
+    assert "segment 'everybody' has no members" in empty.warnings
+    add_contact(engine, "c1", consent=())
+    silent = only(plan(engine, workspace, None, now=NOW))
+    assert silent.skipped == {"no_consent": 1}
+    assert "nobody would get anything" in silent.warnings

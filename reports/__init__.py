@@ -1,0 +1,1 @@
+"""What came of it: funnel, attribution, charts, the report e-mail."""

@@ -1,0 +1,259 @@
+"""What comes back, recorded: states only climb, nothing doubles, order does not matter. On both databases."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, update
+
+from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason, TouchKind, Verdict
+from store.engine import writing
+from store.feedback import (
+    mark_machine,
+    record_message_event,
+    record_sent_evidence,
+    record_touch,
+    set_consent,
+    settle_doubts,
+    suppress,
+    unsubscribe,
+    withdraw_address,
+)
+from store.message_facts import touches_of_message
+from store.tables import claims, consent_events, consents, contacts, message_events, messages, suppressions, touches
+from tests.integration.returning import SENT_AT, everything, rows, sent_messages, state_of
+
+LATER = SENT_AT + timedelta(hours=1)
+
+
+def event(engine: Engine, message: int, kind: str, *, key: str = "", minutes: int = 60) -> bool:
+    with writing(engine) as connection:
+        return record_message_event(
+            connection,
+            key=key or f"{kind}:{message}",
+            message_id=message,
+            kind=MessageEventKind(kind),
+            at=SENT_AT + timedelta(minutes=minutes),
+            detail="words",
+        )
+
+
+def touch(engine: Engine, message: int, **changed: object) -> int:
+    facts: dict[str, object] = {
+        "message_id": message,
+        "kind": TouchKind.OPEN,
+        "link_id": None,
+        "at": LATER,
+        "method": "GET",
+        "ip": "203.0.113.7",
+        "user_agent": "Firefox",
+        "verdict": Verdict.HUMAN,
+        "reasons": (),
+    }
+    with writing(engine) as connection:
+        return record_touch(connection, **{**facts, **changed})  # type: ignore[arg-type]  # the facts above have the right types
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        ("delivered", "delivered"),
+        ("undelivered", "bounced"),
+        ("bounced", "bounced"),
+        ("soft_bounced", "bounced"),
+        ("blocked", "bounced"),
+        ("complained", "complained"),
+        ("delayed", "sent"),
+        ("replied", "sent"),
+        ("unsubscribed", "sent"),
+        ("unclassified", "in_doubt"),
+    ],
+)
+def test_what_comes_back_settles_a_message_in_doubt(engine: Engine, kind: str, state: str) -> None:
+    [message] = sent_messages(engine, state="in_doubt")
+    assert event(engine, message, kind)
+    assert state_of(engine, message) == state
+    assert rows(engine, messages, "sent_at") == [(SENT_AT,)]
+
+
+def test_an_open_settles_a_message_in_doubt(engine: Engine) -> None:
+    [message] = sent_messages(engine, state="in_doubt")
+    touch(engine, message, verdict=Verdict.MACHINE)
+    assert state_of(engine, message) == "sent"
+
+
+def test_states_only_climb_whatever_comes_first(engine: Engine) -> None:
+    kinds = ("delivered", "bounced", "complained", "delayed")
+    orders = list(itertools.permutations(kinds))
+    ids = sent_messages(engine, len(orders))
+    for message, order in zip(ids, orders, strict=True):
+        for kind in order:
+            event(engine, message, kind, minutes=60 + kinds.index(kind))
+    ends = {row for row in rows(engine, messages, "state", "ended_at", "sent_at")}
+    assert ends == {("complained", SENT_AT + timedelta(minutes=62), SENT_AT)}
+
+
+def test_of_several_proofs_of_one_state_the_earliest_dates_it(engine: Engine) -> None:
+    one, other = sent_messages(engine, 2)
+    event(engine, one, "bounced", minutes=10)
+    event(engine, one, "blocked", minutes=5)
+    event(engine, other, "blocked", minutes=5)
+    event(engine, other, "bounced", minutes=10)
+    assert {ended for (ended,) in rows(engine, messages, "ended_at")} == {SENT_AT + timedelta(minutes=5)}
+
+
+def test_a_known_key_is_counted_once(engine: Engine) -> None:
+    [message] = sent_messages(engine)
+    assert event(engine, message, "delivered")
+    before = everything(engine)
+    assert not event(engine, message, "delivered")
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("state", ["planned", "failed", "skipped", "held_out"])
+def test_other_states_are_never_left(engine: Engine, state: str) -> None:
+    [message] = sent_messages(engine, state=state)
+    event(engine, message, "bounced")
+    touch(engine, message)
+    assert state_of(engine, message) == state
+
+
+def test_a_message_in_a_workers_hands_keeps_its_fencing_token(engine: Engine) -> None:
+    [message] = sent_messages(engine, state="planned")
+    with writing(engine) as connection:
+        connection.execute(
+            claims.insert().values(
+                id=7, lane="relay", host="h", boot="b", recorder="", claimed_at=SENT_AT, lease_until=LATER
+            )
+        )
+        connection.execute(update(messages).values(state="sending", claim_id=7))
+    event(engine, message, "delivered")
+    touch(engine, message)
+    assert rows(engine, messages, "state", "claim_id") == [("sending", 7)]
+    with writing(engine) as connection:
+        connection.execute(update(messages).values(state="in_doubt", claim_id=None))
+        settle_doubts(connection, [message])
+    assert state_of(engine, message) == "delivered"
+
+
+def test_evidence_without_an_event_settles_doubt_only(engine: Engine) -> None:
+    doubtful, delivered = sent_messages(engine, 2, state="in_doubt")
+    event(engine, delivered, "delivered")
+    with writing(engine) as connection:
+        for message in (doubtful, delivered):
+            record_sent_evidence(connection, message_id=message, at=LATER)
+    assert (state_of(engine, doubtful), state_of(engine, delivered)) == ("sent", "delivered")
+    assert len(rows(engine, message_events, "id")) == 1
+
+
+def test_a_verdict_is_revised_and_the_facts_stay(engine: Engine) -> None:
+    [message] = sent_messages(engine)
+    first = touch(engine, message)
+    second = touch(engine, message, reasons=("image_proxy",))
+    third = touch(engine, message, verdict=Verdict.MACHINE, reasons=("too_soon",))
+    with writing(engine) as connection:
+        mark_machine(connection, [first, second, third], "burst")
+        mark_machine(connection, [], "burst")
+        found = touches_of_message(connection, message, since=SENT_AT)
+    assert [(one.verdict, one.reasons) for one in found] == [
+        ("machine", ("burst",)),
+        ("machine", ("image_proxy", "burst")),
+        ("machine", ("too_soon",)),
+    ]
+
+
+def test_a_hits_text_cannot_break_the_database(engine: Engine) -> None:
+    [message] = sent_messages(engine)
+    touch(engine, message, user_agent="a\x00b\ud800c" + "x" * 9000, ip="y" * 500)
+    [(agent, ip)] = rows(engine, touches, "user_agent", "ip")
+    assert agent.startswith("ab?c")
+    assert (len(agent), len(ip)) == (500, 64)
+
+
+def test_of_several_reasons_the_heaviest_stays_whatever_comes_first(engine: Engine) -> None:
+    orders = list(itertools.permutations(SuppressionReason))
+    with writing(engine) as connection:
+        for number, order in enumerate(orders):
+            for reason in order:
+                suppress(
+                    connection,
+                    channel=Channel.EMAIL,
+                    address=f" Jo{number}@Customer.example",
+                    reason=reason,
+                    at=SENT_AT + timedelta(minutes=_minutes(reason)),
+                )
+    found = rows(engine, suppressions, "reason", "at")
+    assert len(found) == len(orders)
+    assert set(found) == {("manual", SENT_AT + timedelta(minutes=_minutes(SuppressionReason.MANUAL)))}
+    assert ("jo0@customer.example",) in rows(engine, suppressions, "address")
+
+
+def _minutes(reason: SuppressionReason) -> int:
+    return list(SuppressionReason).index(reason)
+
+
+def test_of_two_times_for_one_reason_the_earlier_stays(engine: Engine) -> None:
+    with writing(engine) as connection:
+        for minutes in (5, 3, 9):
+            suppress(
+                connection,
+                channel=Channel.SMS,
+                address="+447900000001",
+                reason=SuppressionReason.STOP,
+                at=SENT_AT + timedelta(minutes=minutes),
+            )
+    assert rows(engine, suppressions, "at") == [(SENT_AT + timedelta(minutes=3),)]
+
+
+def test_unsubscribing_takes_back_consent_and_suppresses_where_it_went(engine: Engine) -> None:
+    [message] = sent_messages(engine)
+    with writing(
+        engine
+    ) as connection:  # The contact has moved since; the old address is suppressed, the person is out.
+        connection.execute(update(contacts).values(email="new@customer.example"))
+        unsubscribe(connection, message_id=message, at=LATER, key="u")
+        unsubscribe(connection, message_id=message, at=LATER + timedelta(days=1), key="u")
+        unsubscribe(connection, message_id=message + 99, at=LATER, key="v")
+    assert rows(engine, suppressions, "channel", "address", "at") == [("email", "user1@customer.example", LATER)]
+    assert rows(engine, consents, "channel", "status") == [("email", "withdrawn"), ("sms", "granted")]
+    assert rows(engine, consent_events, "status", "at", "source") == [
+        ("withdrawn", LATER, f"unsubscribe:message {message}")
+    ]
+    assert rows(engine, message_events, "kind") == [("unsubscribed",)]
+
+
+def test_a_late_older_word_is_kept_as_evidence_only(engine: Engine) -> None:
+    [message] = sent_messages(engine)
+    for minutes, status in ((10, "withdrawn"), (5, "granted"), (5, "granted")):
+        with writing(engine) as connection:
+            set_consent(
+                connection,
+                contact_id=message,
+                channel=Channel.EMAIL,
+                status=ConsentStatus(status),
+                at=SENT_AT + timedelta(minutes=minutes),
+                source="test",
+            )
+    assert ("email", "withdrawn") in rows(engine, consents, "channel", "status")
+    assert len(rows(engine, consent_events, "id")) == 2
+
+
+@pytest.mark.parametrize(("source", "suppressed"), [("import:crm", True), ("preference page:message 1", False)])
+def test_only_a_persons_own_later_word_outweighs_a_stop_that_reaches_us_late(
+    engine: Engine, source: str, suppressed: bool
+) -> None:
+    [message] = sent_messages(engine, channel="sms", lane="text")
+    with writing(engine) as connection:
+        connection.execute(update(consents).values(at=LATER, source=source))
+        withdraw_address(
+            connection,
+            channel=Channel.SMS,
+            address="+447900000001",
+            reason=SuppressionReason.STOP,
+            at=SENT_AT,
+            source="sms STOP",
+            message_id=message,
+        )
+    assert bool(rows(engine, suppressions, "address")) is suppressed

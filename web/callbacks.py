@@ -1,0 +1,63 @@
+"""What SMS gateways call back: kept raw and answered at once; workers.inbound reads it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from kernel.ids import digest
+from store.inbox import gateway_source, put
+from web.guards import same_secret
+from web.service import Service, service_of
+from web.writer import WriterBusy
+
+_HEADERS = ("content-type", "user-agent")
+_REPLAY_S = 600
+"""Gateways repeat a callback for about so long when our answer is lost. The same words later are said anew."""
+
+
+async def receipt(request: Request) -> Response:
+    """Keep a delivery receipt. The same one again falls away."""
+    return await _keep(request, "receipt")
+
+
+async def incoming(request: Request) -> Response:
+    """Keep an incoming SMS. The answer is empty: some gateways send it to the person as a reply."""
+    return await _keep(request, "inbound")
+
+
+async def _keep(request: Request, kind: str) -> Response:
+    service = service_of(request)
+    name, secret = request.path_params["name"], request.path_params["secret"]
+    if not _known(service, name, secret):
+        return PlainTextResponse("not found\n", status_code=404)
+    body, at = await request.body(), service.now()
+    query = request.url.query
+    meta: dict[str, Any] = {
+        "kind": kind,
+        "query": query,
+        "headers": {header: request.headers[header] for header in _HEADERS if header in request.headers},
+        "ip": service.address_of(request),
+    }
+    source = gateway_source(name)
+    key = digest(source, kind, query, body, *_said_when(kind, at))
+    try:
+        await service.writer.write(
+            lambda connection: put(connection, key=key, source=source, body=body, meta=meta, received_at=at)
+        )
+    except WriterBusy:
+        return PlainTextResponse("try again\n", status_code=503, headers={"Retry-After": "10"})
+    return Response(status_code=200, media_type="text/plain")
+
+
+def _said_when(kind: str, at: datetime) -> tuple[str, ...]:
+    return (str(int(at.timestamp() // _REPLAY_S)),) if kind == "inbound" else ()
+
+
+def _known(service: Service, name: str, secret: str) -> bool:
+    gateway = service.settings.gateways.get(name)
+    token = getattr(gateway, "callback_token", None)
+    return token is not None and same_secret(secret, token.get_secret_value())

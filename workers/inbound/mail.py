@@ -1,0 +1,140 @@
+"""Recording what returned mail says: which message it is about, and what follows for its address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from kernel.ids import digest
+from kernel.signing import Purpose, Signer
+from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
+from store.feedback import record_message_event, record_sent_evidence, set_consent, suppress
+from store.inbox import InboxRow, InboxState
+from store.message_facts import MessageFact, message_fact
+from workers.inbound.bounces import BounceReport
+from workers.inbound.outcomes import Read, wait_for_outcome
+from workers.inbound.statuses import BounceKind
+
+_EVENTS: dict[BounceKind, MessageEventKind] = {
+    BounceKind.HARD: MessageEventKind.BOUNCED,
+    BounceKind.SOFT: MessageEventKind.SOFT_BOUNCED,
+    BounceKind.BLOCKED: MessageEventKind.BLOCKED,
+    BounceKind.DELAYED: MessageEventKind.DELAYED,
+    BounceKind.DELIVERED: MessageEventKind.DELIVERED,
+    BounceKind.COMPLAINT: MessageEventKind.COMPLAINED,
+}
+"""Automatic answers and notices are no events: they only prove that the message was sent."""
+
+
+def record_mail(
+    connection: Connection,
+    row: InboxRow,
+    reports: Sequence[BounceReport],
+    *,
+    signer: Signer,
+    installation: str,
+    now: datetime,
+) -> Read:
+    """Record every report of one piece of mail.
+
+    Raises:
+        Waiting: the message's own outcome is not in the ledger yet.
+    """
+    known = [(report, _message_of(connection, row, report, signer, installation)) for report in reports]
+    if all(message is None for _, message in known):
+        words = "; ".join(f"{report.kind}: {report.diagnostic}" for report in reports)
+        return Read(state=InboxState.UNCLASSIFIED, note=f"about no message of ours: {words}")
+    for _, message in known:
+        if message is not None:
+            wait_for_outcome(message, received_at=row.received_at, now=now)
+    for report, message in known:
+        if message is not None:
+            _record(connection, row, report, message, unanimous=_all_hard(reports))
+    unclear = all(report.kind is BounceKind.UNCLASSIFIED for report in reports)
+    kinds = ", ".join(dict.fromkeys(report.kind.value for report in reports))
+    return Read(
+        state=InboxState.UNCLASSIFIED if unclear else InboxState.DONE,
+        note=f"{kinds}: {reports[0].status} {reports[0].diagnostic}".strip(),
+    )
+
+
+def _record(
+    connection: Connection, row: InboxRow, report: BounceReport, message: MessageFact, *, unanimous: bool
+) -> None:
+    at, detail = row.received_at, f"{report.status} {report.diagnostic}".strip()
+    if report.kind is BounceKind.UNCLASSIFIED:
+        key = f"unclassified:{message.id}:{digest(row.body)[:16]}"
+        record_message_event(
+            connection, key=key, message_id=message.id, kind=MessageEventKind.UNCLASSIFIED, at=at, detail=detail
+        )
+        return
+    kind = _EVENTS.get(report.kind)
+    if kind is None:
+        record_sent_evidence(connection, message_id=message.id, at=at)
+        return
+    if kind is MessageEventKind.BOUNCED and not unanimous:
+        # One of several people behind an address is gone; the address itself is well.
+        kind = MessageEventKind.SOFT_BOUNCED
+    record_message_event(connection, key=f"{kind}:{message.id}", message_id=message.id, kind=kind, at=at, detail=detail)
+    if kind is MessageEventKind.BOUNCED:
+        _suppress(connection, message, SuppressionReason.HARD_BOUNCE, at, detail)
+    elif kind is MessageEventKind.COMPLAINED:
+        _suppress(connection, message, SuppressionReason.COMPLAINT, at, detail)
+        set_consent(
+            connection,
+            contact_id=message.contact_id,
+            channel=Channel.EMAIL,
+            status=ConsentStatus.WITHDRAWN,
+            at=at,
+            source=f"complaint:message {message.id}",
+        )
+
+
+def _all_hard(reports: Sequence[BounceReport]) -> bool:
+    return all(report.kind is BounceKind.HARD for report in reports)
+
+
+def _suppress(
+    connection: Connection, message: MessageFact, reason: SuppressionReason, at: datetime, detail: str
+) -> None:
+    if message.address:
+        suppress(
+            connection,
+            channel=Channel.EMAIL,
+            address=message.address,
+            reason=reason,
+            at=at,
+            message_id=message.id,
+            detail=detail,
+        )
+
+
+def _message_of(
+    connection: Connection, row: InboxRow, report: BounceReport, signer: Signer, installation: str
+) -> MessageFact | None:
+    """Return the message a report is about: by what we signed, else by a Message-ID whose recipient fits too."""
+    for message_id in _signed_ids(row, report, signer):
+        message = message_fact(connection, message_id)
+        if message is not None and message.channel is Channel.EMAIL:
+            return message
+    for message_id, name in report.clues.message_ids:
+        message = message_fact(connection, message_id) if name == installation else None
+        # Everybody we wrote to knows the form of our Message-IDs: alone they prove nothing.
+        if message is not None and message.address and message.address == report.recipient:
+            return message
+    return None
+
+
+def _signed_ids(row: InboxRow, report: BounceReport, signer: Signer) -> Iterator[int]:
+    clues = report.clues
+    envelope = str(row.meta.get("recipient", "")).partition("@")[0].partition("+")[2]
+    for token in (envelope, clues.envelope_id, *clues.address_tokens):
+        signed = signer.verify_address(token) if token else None
+        if signed is not None:
+            yield signed.message_id
+    for token in clues.unsubscribe_tokens:
+        signed = signer.verify(Purpose.UNSUBSCRIBE, token)
+        if signed is not None:
+            yield signed.message_id

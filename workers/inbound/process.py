@@ -1,0 +1,123 @@
+"""Reading the inbox: each row is understood, recorded and marked; what cannot be read never blocks what can.
+
+Any number of processes may read at once. Rows are understood before the transaction and recorded within it, so that
+transactions stay short. Everything recorded is idempotent: a row read twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from kernel.settings import Workspace
+from kernel.signing import Signer
+from store.engine import reading, writing
+from store.inbox import BOUNCE_SOURCE, InboxRow, InboxState, hold_new, mark, unread
+from store.schema import installation
+from workers.inbound.bounces import parse
+from workers.inbound.mail import record_mail
+from workers.inbound.outcomes import Read, Waiting
+from workers.inbound.sms import record_incoming, record_receipts, understand_incoming, understand_receipts
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 20
+Record = Callable[[Connection], Read]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    workspace: Workspace
+    signer: Signer
+    installation: str
+    now: datetime
+
+    def understand(self, row: InboxRow) -> Record:
+        """Return how to record a row. Pure; whatever is wrong with the row is raised here."""
+        if row.source == BOUNCE_SOURCE:
+            reports = parse(row.body)
+            return lambda connection: record_mail(
+                connection, row, reports, signer=self.signer, installation=self.installation, now=self.now
+            )
+        gateway = self.workspace.settings.gateways.get(row.gateway or "")
+        if row.meta.get("kind") == "inbound":
+            incoming = understand_incoming(gateway, row)
+            return lambda connection: record_incoming(connection, row, incoming)
+        receipts = understand_receipts(gateway, row)
+        return lambda connection: record_receipts(connection, row, receipts, signer=self.signer, now=self.now)
+
+
+def process_inbox(engine: Engine, workspace: Workspace, *, now: datetime, limit: int = 500) -> int:
+    """Read up to `limit` new rows, oldest first, and return how many were marked.
+
+    Rows about messages still in a worker's hands stay new and are read again at the next call.
+    """
+    with reading(engine) as connection:
+        reader = _Reader(workspace=workspace, signer=workspace.signer(), installation=installation(connection), now=now)
+    marked, after_id = 0, 0
+    while marked < limit:
+        with reading(engine) as connection:
+            rows = unread(connection, after_id=after_id, limit=min(_BATCH, limit - marked))
+        if not rows:
+            break
+        after_id = rows[-1].id
+        marked += _read_batch(engine, reader, rows)
+    return marked
+
+
+def _read_batch(engine: Engine, reader: _Reader, rows: Sequence[InboxRow]) -> int:
+    understood = [(row, _understood(reader, row)) for row in rows]
+    try:
+        return _record_all(engine, understood, reader.now)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        log.warning("inbox_batch_failed", error=str(error.orig))
+    marked = 0
+    for item in understood:
+        try:
+            marked += _record_all(engine, [item], reader.now)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            log.error("inbox_row_failed", row=item[0].id, error=str(error.orig))
+    return marked
+
+
+def _understood(reader: _Reader, row: InboxRow) -> Record:
+    try:
+        return reader.understand(row)
+    except Exception as error:  # noqa: BLE001 - what a stranger sent must not stop the reader; the row says why
+        note = f"{type(error).__name__}: {error}"
+        return lambda _connection: Read(state=InboxState.REJECTED, note=note)
+
+
+def _record_all(engine: Engine, understood: Sequence[tuple[InboxRow, Record]], now: datetime) -> int:
+    marked = 0
+    with writing(engine) as connection:
+        held = hold_new(connection, [row.id for row, _ in understood])
+        for row, record in understood:
+            if row.id in held:
+                read = _recorded(connection, row, record)
+                if read is not None:
+                    mark(connection, row.id, state=read.state, note=read.note, at=now)
+                    marked += 1
+    return marked
+
+
+def _recorded(connection: Connection, row: InboxRow, record: Record) -> Read | None:
+    try:
+        with connection.begin_nested():
+            return record(connection)
+    except Waiting:
+        return None
+    except (OperationalError, InterfaceError):
+        raise  # The database, not the row.
+    except Exception as error:
+        log.error("inbox_row_rejected", row=row.id, source=row.source, exc_info=error)
+        return Read(state=InboxState.REJECTED, note=f"{type(error).__name__}: {error}")

@@ -1,0 +1,194 @@
+"""Recording what SMS gateways call back: receipts, STOP, START, and answers for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from kernel.ids import digest
+from kernel.settings import Gateway, HttpGateway, KannelGateway
+from kernel.signing import Signer
+from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
+from store.feedback import (
+    OWN_WORD_SOURCES,
+    lift,
+    record_message_event,
+    record_sent_evidence,
+    set_consent,
+    withdraw_address,
+)
+from store.inbox import InboxRow, InboxState
+from store.ingest.addresses import normal_phone
+from store.message_facts import (
+    MessageFact,
+    contacts_with,
+    last_message_to,
+    message_by_gateway_id,
+    message_fact,
+    withdrawn_by,
+)
+from workers.inbound import http, kannel
+from workers.inbound.callbacks import CallbackError, IncomingSms, SmsReceipt
+from workers.inbound.outcomes import Read, wait_for_outcome
+from workers.inbound.replies import Reply, reading_of
+
+_STOP_SOURCE = "sms STOP"
+_START_SOURCE = OWN_WORD_SOURCES[1]
+
+
+def understand_receipts(gateway: Gateway | None, row: InboxRow) -> list[SmsReceipt]:
+    """Return what a gateway's callback says of our messages.
+
+    Raises:
+        CallbackError: it cannot be read, or carillon.yaml has no such gateway any more.
+    """
+    match gateway:
+        case KannelGateway():
+            return kannel.read_receipts(_query(row))
+        case HttpGateway():
+            return http.read_receipts(gateway.receipt, _query(row), _content_type(row), row.body)
+        case _:
+            raise CallbackError("carillon.yaml has no such SMS gateway")
+
+
+def understand_incoming(gateway: Gateway | None, row: InboxRow) -> list[IncomingSms]:
+    """Return the incoming SMS of a gateway's callback.
+
+    Raises:
+        CallbackError: it cannot be read, or carillon.yaml has no such gateway any more.
+    """
+    match gateway:
+        case KannelGateway():
+            return kannel.read_incoming(_query(row))
+        case HttpGateway():
+            return http.read_incoming(gateway.receipt, _query(row), _content_type(row), row.body)
+        case _:
+            raise CallbackError("carillon.yaml has no such SMS gateway")
+
+
+def record_receipts(
+    connection: Connection, row: InboxRow, receipts: Sequence[SmsReceipt], *, signer: Signer, now: datetime
+) -> Read:
+    """Record receipts; a gateway may only speak of messages that left by it.
+
+    Raises:
+        Waiting: a message's own outcome is not in the ledger yet.
+    """
+    known = [(receipt, _message_of(connection, row, receipt, signer)) for receipt in receipts]
+    found = [(receipt, message) for receipt, message in known if message is not None]
+    for _, message in found:
+        wait_for_outcome(message, received_at=row.received_at, now=now)
+    for receipt, message in found:
+        if receipt.kind is None:
+            record_sent_evidence(connection, message_id=message.id, at=row.received_at)
+        else:
+            record_message_event(
+                connection,
+                key=f"{receipt.kind}:{message.id}",
+                message_id=message.id,
+                kind=receipt.kind,
+                at=row.received_at,
+                detail=receipt.detail,
+            )
+    unclear = [receipt for receipt, message in known if message is None]
+    words = ", ".join(dict.fromkeys(receipt.detail or "no status" for receipt, _ in known))
+    if unclear or not known:
+        return Read(
+            state=InboxState.UNCLASSIFIED, note=f"{len(unclear)} of {len(known)} about no message of ours: {words}"
+        )
+    return Read(state=InboxState.DONE, note=words)
+
+
+def record_incoming(connection: Connection, row: InboxRow, incoming: Sequence[IncomingSms]) -> Read:
+    """Record incoming SMS. STOP always acts; START once, and only where STOP had stopped something."""
+    notes, unclear = [], not incoming
+    for index, sms in enumerate(incoming):
+        number = international(sms.sender)
+        if number is None:
+            unclear = True
+            notes.append(f"sender {sms.sender!r} is no international number")
+            continue
+        notes.append(_record_one(connection, row, index, number, sms.text))
+    return Read(state=InboxState.UNCLASSIFIED if unclear else InboxState.DONE, note="; ".join(notes))
+
+
+def _record_one(connection: Connection, row: InboxRow, index: int, number: str, text: str) -> str:
+    reading, at = reading_of(text), row.received_at
+    answered = last_message_to(connection, channel=Channel.SMS, address=number)
+    if reading is Reply.STOP:
+        withdraw_address(
+            connection,
+            channel=Channel.SMS,
+            address=number,
+            reason=SuppressionReason.STOP,
+            at=at,
+            source=_STOP_SOURCE,
+            message_id=answered.id if answered else None,
+        )
+        if answered is not None:
+            record_message_event(
+                connection,
+                key=f"unsubscribed:{answered.id}",
+                message_id=answered.id,
+                kind=MessageEventKind.UNSUBSCRIBED,
+                at=at,
+                detail=text,
+            )
+        return "stop"
+    if answered is None:
+        return f"{reading} from a number nothing was sent to"
+    key = f"replied:{digest(row.source, str(row.meta.get('query', '')), row.body)}:{index}"
+    new = record_message_event(
+        connection, key=key, message_id=answered.id, kind=MessageEventKind.REPLIED, at=at, detail=text
+    )
+    if reading is Reply.START:
+        # A repeated callback must not undo a STOP that came in between.
+        return _start(connection, number, text, at) if new else "start again: a repeat, ignored"
+    return "reply"
+
+
+def _start(connection: Connection, number: str, text: str, at: datetime) -> str:
+    holders = contacts_with(connection, channel=Channel.SMS, address=number)
+    granted = [
+        contact_id
+        for contact_id in withdrawn_by(connection, holders, channel=Channel.SMS, source=_STOP_SOURCE)
+        if set_consent(
+            connection,
+            contact_id=contact_id,
+            channel=Channel.SMS,
+            status=ConsentStatus.GRANTED,
+            at=at,
+            source=_START_SOURCE,
+            wording=text,
+        )
+    ]
+    if not granted:
+        return "start, but nothing had been stopped by SMS"
+    lift(connection, channel=Channel.SMS, address=number, reasons=(SuppressionReason.STOP,))
+    return "start"
+
+
+def international(sender: str) -> str | None:
+    """Return a sender's number in E.164; gateways write it with "+", with "00" or with neither."""
+    digits = "".join(character for character in sender if character.isdigit())
+    return normal_phone(f"+{digits.removeprefix('00')}", None) if digits else None
+
+
+def _message_of(connection: Connection, row: InboxRow, receipt: SmsReceipt, signer: Signer) -> MessageFact | None:
+    lane = row.gateway or ""
+    signed = signer.verify_address(receipt.ref) if receipt.ref else None
+    message = message_fact(connection, signed.message_id) if signed else None
+    if message is None and receipt.gateway_id:
+        message = message_by_gateway_id(connection, lane=lane, gateway_id=receipt.gateway_id)
+    return message if message is not None and message.lane == lane else None
+
+
+def _query(row: InboxRow) -> str:
+    return str(row.meta.get("query", ""))
+
+
+def _content_type(row: InboxRow) -> str:
+    headers = row.meta.get("headers")
+    return str(headers.get("content-type", "")) if isinstance(headers, dict) else ""

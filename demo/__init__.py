@@ -1,0 +1,1 @@
+"""The main job run for real on a made-up wholesaler, with simulated customers."""

@@ -256,6 +256,7 @@ class Settings(Strict):
     rfm: RfmSettings = RfmSettings()
     web: WebSettings = WebSettings()
     inbound: InboundSettings = InboundSettings()
+    label: str = Field(default="", description="Shown on top of every report, as 'Simulated customers'.")
     report_gateway: Name | None = Field(default=None, description="E-mail gateway for reports; default: the first.")
 
     def gateways_for(self, channel: Channel) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _touched(goals: CTE, of_kind: Mapping[int, Goal]) -> CTE:
     Machines never earn credit. An open whose maker is unknown does, since most mail clients hide it; a click does
     only when a person made it.
     """
-    bit = case((touches.c.kind == TouchKind.OPEN, 1), else_=2)
+    bit = case((touches.c.kind == TouchKind.OPEN, 1), (touches.c.kind == TouchKind.CLICK, 2), else_=0)
     person = case(
         (touches.c.kind == TouchKind.OPEN, touches.c.verdict != Verdict.MACHINE),
         else_=touches.c.verdict == Verdict.HUMAN,

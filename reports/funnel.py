@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -212,7 +213,8 @@ def _finished(counted: Tally, currency: str | None, *, with_places: bool) -> Fun
     bounced = states[MessageState.BOUNCED]
     cost_minor = None
     if currency is not None:
-        cost_minor = counted.charged_minor + round(counted.cost.scaleb(minor_exponent(currency)))
+        charged = Decimal(counted.charged_micro).scaleb(-6)
+        cost_minor = round((charged + counted.cost).scaleb(minor_exponent(currency)))
     return Funnel(
         audience=states.total(),
         people=counts["people"],

@@ -48,7 +48,7 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     revenue_minor: Counter[str] = field(default_factory=Counter)
-    charged_minor: int = 0
+    charged_micro: int = 0
     cost: Decimal = Decimal(0)
     has_goal: bool = False
 
@@ -62,7 +62,7 @@ class Tally:
             (self.revenue_minor, other.revenue_minor),
         ):
             mine.update(theirs)
-        self.charged_minor += other.charged_minor
+        self.charged_micro += other.charged_micro
         self.cost += other.cost
         self.has_goal = self.has_goal or other.has_goal
 
@@ -111,8 +111,8 @@ def _count_messages(
     connection: Connection, scope: Scope, key: Any, counted: defaultdict[Any, Tally], terms: Mapping[int, Terms]
 ) -> None:
     kinds = (key, runs.c.version_id, messages.c.channel, messages.c.state, messages.c.reason)
-    unpriced = case((messages.c.cost_minor.is_(None), func.coalesce(messages.c.parts, literal_column("1"))), else_=0)
-    sums = (func.sum(messages.c.cost_minor).label("charged"), func.sum(unpriced).label("unpriced_parts"))
+    unpriced = case((messages.c.cost_micro.is_(None), func.coalesce(messages.c.parts, literal_column("1"))), else_=0)
+    sums = (func.sum(messages.c.cost_micro).label("charged"), func.sum(unpriced).label("unpriced_parts"))
     query = select(*kinds, func.count().label("n"), *sums).select_from(messages)
     query = _joined(query, scope).group_by(*kinds)
     for row in connection.execute(query):
@@ -124,7 +124,7 @@ def _count_messages(
         elif row.state == MessageState.FAILED:
             into.failures[row.reason or "unknown"] += row.n
         elif row.state in ACCEPTED_STATES:
-            into.charged_minor += int(row.charged or 0)
+            into.charged_micro += int(row.charged or 0)
             if row.channel == Channel.EMAIL and row.state != MessageState.BOUNCED:
                 into.counts["delivered_email"] += row.n
             cost = terms[row.version_id].cost

@@ -284,7 +284,9 @@ def _replace_lines(connection: Connection, lined: Sequence[tuple[int, OrderIn, s
     ids = create_missing(connection, products, ["name"], makers)[0] if makers else {}
     given = {number: [_line(line, ids, code) for line in one.lines or ()] for number, one, code in lined}
     names = ("order_id", "product_id", "quantity", "net_minor", "cost_minor")
-    query = select(*(order_lines.c[name] for name in names)).where(among(connection, order_lines.c.order_id, list(given)))
+    query = select(*(order_lines.c[name] for name in names)).where(
+        among(connection, order_lines.c.order_id, list(given))
+    )
     stored: dict[int, list[tuple[Any, ...]]] = {}
     for number, *rest in connection.execute(query):
         stored.setdefault(number, []).append(tuple(rest))

@@ -72,7 +72,7 @@ class Outcome:
     address: str = ""
     gateway_id: str | None = None
     parts: int | None = None
-    cost_minor: int | None = None
+    cost_micro: int | None = None
     retry_at: datetime | None = None
     fail_reason: FailReason = FailReason.REFUSED
     hard_bounce: bool = False
@@ -258,7 +258,7 @@ _COLUMNS_OF: dict[Ending, dict[str, Any]] = {
         "address": bindparam("address"),
         "gateway_id": bindparam("gateway_id"),
         "parts": bindparam("parts"),
-        "cost_minor": bindparam("cost_minor"),
+        "cost_micro": bindparam("cost_micro"),
         "sent_at": bindparam("at"),
         "ended_at": bindparam("at"),
     },
@@ -282,7 +282,7 @@ _COLUMNS_OF: dict[Ending, dict[str, Any]] = {
         "address": bindparam("address"),
         "gateway_id": bindparam("gateway_id"),
         "parts": bindparam("parts"),
-        "cost_minor": bindparam("cost_minor"),
+        "cost_micro": bindparam("cost_micro"),
         "sent_at": bindparam("at"),
         "ended_at": bindparam("at"),
     },
@@ -296,7 +296,7 @@ def _row_of(outcome: Outcome) -> dict[str, Any]:
         "address": outcome.address,
         "gateway_id": outcome.gateway_id,
         "parts": outcome.parts,
-        "cost_minor": outcome.cost_minor,
+        "cost_micro": outcome.cost_micro,
         "at": outcome.at,
         "reason": outcome.fail_reason,
         "retry_at": outcome.retry_at or outcome.at,

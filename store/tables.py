@@ -359,7 +359,11 @@ messages = Table(
     Column("claim_id", Id, comment="fencing token: only its holder may write"),
     Column("address", Text, comment="where it was sent"),
     Column("parts", Integer, comment="SMS parts"),
-    Column("cost_minor", BigInteger, comment="what the gateway charges, in the workspace's currency"),
+    Column(
+        "cost_micro",
+        BigInteger,
+        comment="what the gateway charges, in millionths of the workspace's currency; null: no price",
+    ),
     Column("gateway_id", Text, comment="the gateway's own id"),
     Column("reply", Text, comment="the gateway's last word"),
     Column("sent_at", Instant, comment="when the gateway took it over"),

@@ -39,7 +39,7 @@ from store.ledger import (
 from workers.channels.port import Channel
 from workers.channels.registry import open_channel
 from workers.flight import ChunkFlight, Passenger
-from workers.preparing import Prepared, Preparer, price_minor
+from workers.preparing import Prepared, Preparer, price_micro
 from workers.recorder import Fenced, FlightRecorder
 from workers.recovery import recorder_path, recover
 
@@ -99,8 +99,8 @@ class Drain:
             self._channels[lane] = channel
         return self._channels[lane]
 
-    def _prices(self) -> dict[str, float]:
-        return {lane: price_minor(self._workspace, lane) for lane in self._workspace.settings.gateways}
+    def _prices(self) -> dict[str, int | None]:
+        return {lane: price_micro(self._workspace, lane) for lane in self._workspace.settings.gateways}
 
     def _chunk(self, lane: str, channel: Channel, stopping: Callable[[], bool]) -> int | None:
         """Handle one chunk; None where nothing was due or the lane closed, else how many were accepted."""

@@ -56,7 +56,7 @@ class Passenger:
     parcel: Parcel
     due_at: datetime
     attempts: int
-    price_minor: float
+    price_micro: int | None
     retry: RetryPolicy
 
 
@@ -109,7 +109,7 @@ class ChunkFlight:
             address=address_of(parcel),
             gateway_id=receipt.gateway_id,
             parts=parts,
-            cost_minor=round(passenger.price_minor * (parts or 1)),
+            cost_micro=None if passenger.price_micro is None else passenger.price_micro * (parts or 1),
         )
 
     def refused(self, index: int, error: PermanentError) -> None:

@@ -16,7 +16,6 @@ from campaigns.eligibility import Go, Skip, Wait, check
 from campaigns.rates import take
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.errors import CarillonError, ConfigError
-from kernel.quantities import minor_exponent
 from kernel.settings import Limits, Settings, Workspace, duration, rate
 from kernel.signing import Signer
 from kernel.vocabulary import Channel, FailReason, SkipReason
@@ -151,7 +150,7 @@ class Preparer:
                 parcel=parcel,
                 due_at=message.due_at,
                 attempts=message.attempts,
-                price_minor=price_minor(self._workspace, lane),
+                price_micro=price_micro(self._workspace, lane),
                 retry=retry_policy(self._workspace.settings, pinned.spec.limits),
             )
         )
@@ -214,7 +213,14 @@ def prepare_step(
     utm = {name.removeprefix("utm_"): value for name, value in pinned.spec.utm_for(position, pinned.name).items()}
     if step.channel is Channel.SMS:
         template = sms_template(pinned.files, step.template, language)
-        return SmsStep(template=template, signer=signer, base_url=base_url, utm=utm)
+        return SmsStep(
+            template=template,
+            signer=signer,
+            base_url=base_url,
+            utm=utm,
+            campaign=pinned.name,
+            brand=settings.brand,
+        )
     sender = settings.senders.get(step.sender or "")
     if sender is None:
         raise ConfigError(f"carillon.yaml no longer has the sender {step.sender!r} of campaign {pinned.name}")
@@ -242,7 +248,7 @@ def retry_policy(settings: Settings, limits: Limits | None) -> RetryPolicy:
     )
 
 
-def price_minor(workspace: Workspace, lane: str) -> float:
-    """Return what one message or SMS part costs at a gateway, in minor units of the workspace's currency."""
+def price_micro(workspace: Workspace, lane: str) -> int | None:
+    """Return what one message or SMS part costs at a gateway, in millionths of the currency; None without a price."""
     price = getattr(workspace.settings.gateways.get(lane), "price", None)
-    return float(Decimal(price).scaleb(minor_exponent(workspace.settings.currency))) if price else 0.0
+    return int(Decimal(price).scaleb(6)) if price else None

@@ -38,12 +38,12 @@ _ENDINGS = {
 }
 
 
-def recover(engine: Engine, *, prices: Mapping[str, float], retry_after: timedelta) -> int:
+def recover(engine: Engine, *, prices: Mapping[str, int | None], retry_after: timedelta) -> int:
     """Settle every claim that has lost its worker; return how many.
 
     Args:
         engine: The database.
-        prices: What one part costs by lane, in minor units; lanes without a price may be left out.
+        prices: What one part costs by lane, in millionths of the currency; lanes without a price may be left out.
         retry_after: When what had been deferred is tried again.
 
     On this host a dead owner is told by its recorder's lock, at once; a living but silent one by its lease. Claims
@@ -53,7 +53,7 @@ def recover(engine: Engine, *, prices: Mapping[str, float], retry_after: timedel
     with reading(engine) as connection:
         candidates = abandoned(connection, host)
     return sum(
-        _settle(engine, candidate, host, boot, prices.get(candidate.lane, 0.0), retry_after) for candidate in candidates
+        _settle(engine, candidate, host, boot, prices.get(candidate.lane), retry_after) for candidate in candidates
     )
 
 
@@ -62,7 +62,9 @@ def recorder_path(folder: str, claim_id: int) -> Path:
     return Path(folder) / f"{claim_id}.flight"
 
 
-def _settle(engine: Engine, claim: Abandoned, host: str, boot: str, price_minor: float, retry_after: timedelta) -> bool:
+def _settle(
+    engine: Engine, claim: Abandoned, host: str, boot: str, price_micro: int | None, retry_after: timedelta
+) -> bool:
     recorder = None
     if claim.host == host and claim.boot == boot:
         recorder = FlightRecorder.rescue(recorder_path(claim.recorder, claim.id))
@@ -81,7 +83,7 @@ def _settle(engine: Engine, claim: Abandoned, host: str, boot: str, price_minor:
         sending = sending_ids(connection, claim.id)
         to = addresses(connection, list(sending))
         outcomes = [
-            _outcome(entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, "")), to.get(m, ""), price_minor, now, retry_after)
+            _outcome(entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, "")), to.get(m, ""), price_micro, now, retry_after)
             for m in sending
         ]
         finish(connection, claim.id, outcomes)
@@ -109,7 +111,7 @@ def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
     return True
 
 
-def _outcome(entry: Entry, address: str, price_minor: float, now: datetime, retry_after: timedelta) -> Outcome:
+def _outcome(entry: Entry, address: str, price_micro: int | None, now: datetime, retry_after: timedelta) -> Outcome:
     ending = _ENDINGS[entry.slot]
     words = f"{entry.code} {entry.text}".strip() if entry.code else entry.text
     if ending is Ending.IN_DOUBT:
@@ -121,7 +123,7 @@ def _outcome(entry: Entry, address: str, price_minor: float, now: datetime, retr
         reply=words,
         address=address,
         parts=entry.parts or None,
-        cost_minor=round(price_minor * (entry.parts or 1)),
+        cost_micro=None if price_micro is None else price_micro * (entry.parts or 1),
         gateway_id=entry.text or None if ending is Ending.ACCEPTED else None,
         retry_at=now + retry_after if ending is Ending.DEFERRED else None,
         fail_reason=FailReason.REFUSED,

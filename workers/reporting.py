@@ -29,9 +29,19 @@ _ATTEMPTS = 20
 
 
 def send_report(
-    workspace: Workspace, engine: Engine, campaign: str, recipients: Sequence[str], now: datetime, *, label: str = ""
+    workspace: Workspace,
+    engine: Engine,
+    campaign: str,
+    recipients: Sequence[str],
+    now: datetime,
+    *,
+    key: str = "",
+    label: str = "",
 ) -> None:
     """Compose a campaign's report as of now and send it to each recipient.
+
+    `key` names the report where it may be tried again, so that every try bears the same Message-ID; `label` is shown
+    on top of it.
 
     Raises:
         DeliveryError: a recipient's copy was not accepted.
@@ -45,7 +55,7 @@ def send_report(
         with reading(engine) as connection:
             name = installation(connection)
             # The same report to the same person bears the same Message-ID however often it is tried.
-            left = digest(name, campaign, str(to_ms(now)), recipient)[:24]
+            left = digest(name, campaign, key or str(to_ms(now)), recipient)[:24]
             header = f"<report.{left}.{name}@{domain}>"
             data = compose_report(
                 connection, workspace, campaign, now=now, recipients=[recipient], message_id_header=header, label=label
@@ -71,7 +81,9 @@ def send_due_reports(engine: Engine, workspace: Workspace, *, now: datetime) -> 
     while (taken := _take(engine)) is not None:
         report_id, campaign, recipients, due_at, attempts = taken
         try:
-            send_report(workspace, engine, campaign, recipients, max(due_at, min(due_at, now)))
+            send_report(
+                workspace, engine, campaign, recipients, now, key=str(to_ms(due_at)), label=workspace.settings.label
+            )
         except GatewayDown as error:
             _settle(engine, report_id, "planned", str(error), retry=True)
             log.error("report_waits", campaign=campaign, error=str(error))

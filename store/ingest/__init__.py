@@ -1,1 +1,1 @@
-"""Data in: files of many formats, mapped by sources.yaml to accounts, orders and the rest; idempotent by external id."""
+"""Data in: files of many formats, mapped by sources.yaml to facts; idempotent by external id."""

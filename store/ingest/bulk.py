@@ -86,4 +86,3 @@ def update_rows(connection: Connection, table: Table, columns: Sequence[str], ro
     statement = update(table).where(table.c.id == bindparam("row_id")).values(values)
     names = ["row_id", *(f"new_{name}" for name in columns)]
     connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
-

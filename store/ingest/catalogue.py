@@ -19,7 +19,9 @@ def load_products(load: Load) -> None:
     priced = only(rows, "price", "cost")
     if priced:
         rows = load.with_currency(rows)
-        rows = rows.with_columns(in_minor(rows[name], SCALE, rows["currency"]).alias(f"{name}_minor") for name in priced)
+        rows = rows.with_columns(
+            in_minor(rows[name], SCALE, rows["currency"]).alias(f"{name}_minor") for name in priced
+        )
     columns = only(rows, "name", "category", "price_minor", "cost_minor", "currency", "attributes")
     for connection, part in load.slices(rows, "products"):
         done = upsert(connection, products, columns, rows_of(part, ["product", *columns]))
@@ -38,7 +40,10 @@ def load_stock(load: Load) -> None:
         table = stock_levels.c
         query = select(table.product_id, type_coerce(table.at, BigInteger), table.on_hand)
         ids = known["product_id"].unique().to_list()
-        before = {(row[0], row[1]): row[2] for row in connection.execute(query.where(among(connection, table.product_id, ids)))}
+        before = {
+            (row[0], row[1]): row[2]
+            for row in connection.execute(query.where(among(connection, table.product_id, ids)))
+        }
         counted = {(row[0], row[1]): row[2] for row in known.select("product_id", "at", "on_hand").iter_rows()}
         written = [key for key, on_hand in counted.items() if before.get(key) != on_hand]
         if written:

@@ -87,7 +87,7 @@ def _sheet(path: Path, plain: Path, sheet: str | None) -> pl.DataFrame:
 
 
 def _sheet_names(plain: Path) -> list[str]:
-    from fastexcel import read_excel  # noqa: PLC0415 - only for the hint of an error
+    from fastexcel import read_excel  # only for the hint of an error
 
     return list(read_excel(plain).sheet_names)
 

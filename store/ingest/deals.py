@@ -45,7 +45,9 @@ def _not_overtaken(connection: Connection, last: pl.DataFrame) -> pl.DataFrame:
     query = select(table.external_id, type_coerce(table.stage_at, BigInteger))
     keys = last["opportunity"].to_list()
     before = {row[0]: row[1] for row in connection.execute(query.where(among(connection, table.external_id, keys)))}
-    current = pl.Series([before.get(key, at) <= at for key, at in last.select("opportunity", "at").iter_rows()], dtype=pl.Boolean)
+    current = pl.Series(
+        [before.get(key, at) <= at for key, at in last.select("opportunity", "at").iter_rows()], dtype=pl.Boolean
+    )
     return last.filter(current).with_columns(pl.col("at").alias("stage_at"))
 
 
@@ -57,10 +59,15 @@ def _enter_stages(connection: Connection, known: pl.DataFrame) -> pl.Series:
     ids = {row[0]: row[1] for row in connection.execute(query)}
     stages = opportunity_stages.c
     history = select(stages.opportunity_id, stages.stage, type_coerce(stages.entered_at, BigInteger))
-    before = set(map(tuple, connection.execute(history.where(among(connection, stages.opportunity_id, list(ids.values()))))))
+    before = set(
+        map(tuple, connection.execute(history.where(among(connection, stages.opportunity_id, list(ids.values())))))
+    )
     words = [(ids[key], stage, at) for key, stage, at in known.select("opportunity", "stage", "at").iter_rows()]
     insert_rows(
-        connection, opportunity_stages, ["opportunity_id", "stage", "entered_at"], [word for word in words if word not in before]
+        connection,
+        opportunity_stages,
+        ["opportunity_id", "stage", "entered_at"],
+        [word for word in words if word not in before],
     )
     return pl.Series([word not in before for word in words], dtype=pl.Boolean)
 

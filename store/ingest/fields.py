@@ -117,7 +117,9 @@ class OrderFields(Fields):
     amount: str | None = _column("Net amount; negative on returns and cancellations.")
     gross: str | None = _column("Amount before returns; default: the amount, where it is positive.")
     currency: str | None = _column("Currency code of the row.")
-    kind: str | None = _column("order, return, cancellation or adjustment; default: return where the amount is negative.")
+    kind: str | None = _column(
+        "order, return, cancellation or adjustment; default: return where the amount is negative."
+    )
     status: str | None = _column("placed or cancelled.")
     cancelled_at: str | None = _column("From when on the order counts as nothing.")
 
@@ -130,7 +132,9 @@ class OrderLineFields(Fields):
     unit_price: str | None = _column("Net price of one piece.")
     amount: str | None = _column("Net amount of the line, instead of unit_price.")
     unit_cost: str | None = _column("What one piece costs you.")
-    ordered_at: str | None = _column("When it was ordered; leave it out where the orders come from a source of their own.")
+    ordered_at: str | None = _column(
+        "When it was ordered; leave it out where the orders come from a source of their own."
+    )
     account: str | None = _column("Number of the account; empty is kept and counted as without customer.")
     currency: str | None = _column("Currency code of the row.")
     product_name: str | None = _column("Name for products made on demand.")

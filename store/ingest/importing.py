@@ -76,7 +76,9 @@ def run_import(
     sources = load_sources(workspace)
     source = sources.get(source_name)
     paths = [file] if file else files_of(source, source_name, workspace)
-    return combined([_import_file(engine, workspace, sources, source_name, path, now, progress or silent) for path in paths])
+    return combined(
+        [_import_file(engine, workspace, sources, source_name, path, now, progress or silent) for path in paths]
+    )
 
 
 def rejects_folder(workspace: Workspace) -> Path:
@@ -96,7 +98,9 @@ def _import_file(
         )
     zone = source.timezone or workspace.settings.timezone
     # A rejects file has commas, whatever the file it came from had.
-    options = Options(delimiter=None if own else source.delimiter, sheet=source.sheet, needed=list(source.needed_columns()))
+    options = Options(
+        delimiter=None if own else source.delimiter, sheet=source.sheet, needed=list(source.needed_columns())
+    )
     with opened_table(path, options) as table:
         reading = Reading(
             zone=zone,

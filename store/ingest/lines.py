@@ -106,7 +106,9 @@ def _referenced(load: Load, rows: pl.DataFrame, column: str, table: Table, named
         ids |= found
     rows = rows.with_columns(looked_up(rows[column], ids).alias(f"{column}_id"))
     unknown = rows.select(pl.col(column).is_not_null() & pl.col(f"{column}_id").is_null()).to_series()
-    load.rejects.add(rows.filter(unknown)["line"], [f"unknown {column} {key!r}" for key in rows.filter(unknown)[column]])
+    load.rejects.add(
+        rows.filter(unknown)["line"], [f"unknown {column} {key!r}" for key in rows.filter(unknown)[column]]
+    )
     return rows.filter(~unknown) if unknown.any() else rows
 
 

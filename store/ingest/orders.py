@@ -25,7 +25,9 @@ def load_orders(load: Load) -> None:
             *("ordered_at", "kind", "net_minor", "gross_minor", "currency"),
             *only(known, "cancelled_at"),
         ]
-        done = upsert(connection, orders, columns, rows_of(known, ["order", *columns]), stamp={"imported_at": load.now_ms})
+        done = upsert(
+            connection, orders, columns, rows_of(known, ["order", *columns]), stamp={"imported_at": load.now_ms}
+        )
         load.count(len(done.new), len(done.changed), known.height)
         _count(load, known)
     load.tally.accounts = rows["account"].drop_nulls().n_unique() if "account" in rows.columns else 0
@@ -43,9 +45,13 @@ def _priced(load: Load, rows: pl.DataFrame) -> pl.DataFrame:
     gross = pl.select(pl.when(counted).then(net).otherwise(0)).to_series()
     if "gross" in rows.columns:
         given = in_minor(rows["gross"], SCALE, currency)
-        gross = pl.select(pl.when(kind == str(OrderKind.ORDER)).then(pl.coalesce(given, gross)).otherwise(0)).to_series()
+        gross = pl.select(
+            pl.when(kind == str(OrderKind.ORDER)).then(pl.coalesce(given, gross)).otherwise(0)
+        ).to_series()
     rows = rows.with_columns(kind.alias("kind"), net.alias("net_minor"), gross.alias("gross_minor"))
-    return rows.with_columns(_cancelled_at(rows).alias("cancelled_at")) if only(rows, "status", "cancelled_at") else rows
+    return (
+        rows.with_columns(_cancelled_at(rows).alias("cancelled_at")) if only(rows, "status", "cancelled_at") else rows
+    )
 
 
 def _cancelled_at(rows: pl.DataFrame) -> pl.Series:

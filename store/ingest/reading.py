@@ -89,7 +89,9 @@ def format_of(path: Path) -> tuple[str, bool]:
     ending = parts[-2] if gzipped and len(parts) > 1 else parts[-1]
     if ending not in _ENDINGS:
         known = ", ".join(f".{name}" for name in FORMATS)
-        raise ConfigError(f"{path.name}: cannot tell the format from the name; it must end in {known}, each also with .gz")
+        raise ConfigError(
+            f"{path.name}: cannot tell the format from the name; it must end in {known}, each also with .gz"
+        )
     return _ENDINGS[ending], gzipped
 
 
@@ -102,9 +104,9 @@ def opened_table(path: Path, options: Options) -> Iterator[TableFile]:
         InputError: it is not what its name says, or not UTF-8.
     """
     # Imported here because each format's module builds on this one.
-    from store.ingest.columnar import ParquetTable, XlsxTable  # noqa: PLC0415
-    from store.ingest.delimited import DelimitedTable  # noqa: PLC0415
-    from store.ingest.records import JsonLinesTable  # noqa: PLC0415
+    from store.ingest.columnar import ParquetTable, XlsxTable
+    from store.ingest.delimited import DelimitedTable
+    from store.ingest.records import JsonLinesTable
 
     form, gzipped = format_of(path)
     if not path.is_file():
@@ -143,7 +145,9 @@ def missing_columns(file_name: str, header: Sequence[str], needed: Iterable[str]
             hint = f"did you mean {near!r}?" if near else did_you_mean(column, header)
             out.append((column, f"{file_name} has no column {column!r}", hint))
         elif header.count(column) > 1:
-            out.append((column, f"{file_name} has {header.count(column)} columns named {column!r}", "rename all but one"))
+            out.append(
+                (column, f"{file_name} has {header.count(column)} columns named {column!r}", "rename all but one")
+            )
     return out
 
 

@@ -48,7 +48,9 @@ def date_pattern(text: str) -> str:
     words = _DATE_TOKEN.findall(text)
     strange = [word for word in words if word not in _DATE_WORDS]
     if strange or not {"DD", "MM"} <= set(words) or not {"YYYY", "YY"} & set(words):
-        raise ValueError(f'{text!r} is not a date format; write one like "DD.MM.YYYY HH:mm" with YYYY, MM, DD, HH, mm, ss')
+        raise ValueError(
+            f'{text!r} is not a date format; write one like "DD.MM.YYYY HH:mm" with YYYY, MM, DD, HH, mm, ss'
+        )
     return _DATE_TOKEN.sub(lambda found: _DATE_WORDS[found[0]], text)
 
 
@@ -113,7 +115,9 @@ class Source(Strict):
         default=None, description="Default file, relative to the workspace; may hold * and ${NAME} or ${NAME:-default}."
     )
     sheet: str | None = Field(default=None, description="Sheet of an XLSX file; default: the first.")
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="Default: told from the header.")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="Default: told from the header."
+    )
     timezone: ZoneName | None = Field(default=None, description="Of times without an offset; default: the workspace's.")
     currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$", description="Default: the workspace's.")
     decimal_comma: bool = Field(default=False, description="true where numbers look like 1.234,50.")
@@ -160,7 +164,8 @@ class Source(Strict):
         if isinstance(self.attributes, list):
             return {name: Attribute(column=name) for name in self.attributes}
         return {
-            name: Attribute(column=given) if isinstance(given, str) else given for name, given in self.attributes.items()
+            name: Attribute(column=given) if isinstance(given, str) else given
+            for name, given in self.attributes.items()
         }
 
     def needed_columns(self) -> dict[str, tuple[str, ...]]:
@@ -299,7 +304,9 @@ def load_sources(workspace: Workspace) -> Sources:
     document = read_document(path, shown_as=FILE_NAME)
     names = _names_with_models(document)
     # One model with a field per source: so an unknown key is compared with the fields of its own kind only.
-    fields: dict[str, Any] = {f"source_{at}": (model, Field(alias=name)) for at, (name, model) in enumerate(names.items())}
+    fields: dict[str, Any] = {
+        f"source_{at}": (model, Field(alias=name)) for at, (name, model) in enumerate(names.items())
+    }
     inner = create_model("NamedSources", __base__=Strict, **fields)
     outer = create_model("SourcesDocument", __base__=Strict, sources=(inner, ...))
     valid: Any = document.validate(outer)
@@ -322,7 +329,11 @@ def _names_with_models(document: Document) -> dict[str, type[Source]]:
         where = ("sources", name, "kind")
         kinds = ", ".join(Kind)
         message = "'kind' is missing" if kind is None else f"kind: {kind!r} is not one of {kinds}"
-        problems.append(document.problem(where, message, did_you_mean(str(kind), [str(one) for one in Kind]) if kind else f"one of {kinds}"))
+        problems.append(
+            document.problem(
+                where, message, did_you_mean(str(kind), [str(one) for one in Kind]) if kind else f"one of {kinds}"
+            )
+        )
     if len(problems) > len(document.problems):
         raise InputError(problems)
     return models
@@ -346,7 +357,8 @@ def files_of(source: Source, name: str, workspace: Workspace) -> list[Path]:
     text = _VARIABLE.sub(filled, source.file)
     whole = str(workspace.root / Path(text).expanduser())
     plain = Path(whole)
-    paths = [plain] if plain.is_file() else [Path(path) for path in sorted(glob(whole, recursive=True))]
+    # Path.glob takes no absolute patterns, and these may be.
+    paths = [plain] if plain.is_file() else [Path(path) for path in sorted(glob(whole, recursive=True))]  # noqa: PTH207
     if not paths:
         raise ConfigError(f"source {name!r}: there is no file {text}")
     return paths

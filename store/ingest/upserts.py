@@ -52,7 +52,9 @@ def upsert(
         for at in documents:
             values[at] = _merged(old[1][at] if old else {}, values[at])
         if old is None:
-            fresh.append((key, *(json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else v for v in values), *extra))
+            fresh.append(
+                (key, *(json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else v for v in values), *extra)
+            )
         elif tuple(values) != old[1]:
             changed.add(key)
             altered.append((old[0], *values, *extra))

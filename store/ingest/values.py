@@ -47,11 +47,11 @@ def stripped(text: pl.Series) -> pl.Series:
     return clean.set(clean == "", None)
 
 
-def _key(text: pl.Series, reading: Reading) -> pl.Series:
+def _key(text: pl.Series, _reading: Reading) -> pl.Series:
     return text.set(text.str.len_chars() > MAX_KEY, None)
 
 
-def _text(text: pl.Series, reading: Reading) -> pl.Series:
+def _text(text: pl.Series, _reading: Reading) -> pl.Series:
     return text.set(text.str.len_chars() > MAX_TEXT, None)
 
 
@@ -91,7 +91,9 @@ def instants(text: pl.Series, reading: Reading) -> pl.Series:
     """
     aware = text.str.contains(r":\d{2}.*" + _OFFSET) if bool(text.str.contains(_OFFSET).any()) else None
     naive = text if aware is None else text.set(aware, None)
-    out = _localised(_first_match(naive.str.replace(r"(\d)[Tt](\d)", "$1 $2"), (*_ISO, *reading.patterns)), reading.zone)
+    out = _localised(
+        _first_match(naive.str.replace(r"(\d)[Tt](\d)", "$1 $2"), (*_ISO, *reading.patterns)), reading.zone
+    )
     if aware is not None:
         out = pl.select(pl.coalesce(out, _with_offset(text.set(~aware, None)))).to_series()
     return out.set((out < _EARLIEST_MS) | (out > _LATEST_MS), None).alias(text.name)
@@ -133,14 +135,14 @@ def _date(text: pl.Series, reading: Reading) -> pl.Series:
     return found.dt.strftime("%Y-%m-%d")
 
 
-def _boolean(text: pl.Series, reading: Reading) -> pl.Series:
+def _boolean(text: pl.Series, _reading: Reading) -> pl.Series:
     low = text.str.to_lowercase()
     return pl.select(
         pl.when(low.is_in(_TRUE)).then(statement=True).when(low.is_in(_FALSE)).then(statement=False)
     ).to_series()
 
 
-def _currency(text: pl.Series, reading: Reading) -> pl.Series:
+def _currency(text: pl.Series, _reading: Reading) -> pl.Series:
     upper = text.str.to_uppercase()
     return upper.set(~upper.str.contains(r"^[A-Z]{3}$"), None)
 
@@ -148,7 +150,7 @@ def _currency(text: pl.Series, reading: Reading) -> pl.Series:
 def _one_of(words: type[Channel] | type[ConsentStatus] | type[OrderKind] | type[OrderStatus]) -> Converter:
     known = [str(word) for word in words]
 
-    def convert(text: pl.Series, reading: Reading) -> pl.Series:
+    def convert(text: pl.Series, _reading: Reading) -> pl.Series:
         low = text.str.to_lowercase()
         return low.set(~low.is_in(known), None)
 
@@ -158,7 +160,7 @@ def _one_of(words: type[Channel] | type[ConsentStatus] | type[OrderKind] | type[
 def _each(function: Callable[[str], str | None]) -> Converter:
     """Return a converter that asks the function once per distinct text."""
 
-    def convert(text: pl.Series, reading: Reading) -> pl.Series:
+    def convert(text: pl.Series, _reading: Reading) -> pl.Series:
         return _looked_up(text, function)
 
     return convert

@@ -107,7 +107,7 @@ def test_every_ending_is_written_and_the_claim_given_back(engine: Engine) -> Non
             connection,
             mine.id,
             [
-                outcome(ids[3], Ending.ACCEPTED, gateway_id="g", parts=2, cost_minor=14),
+                outcome(ids[3], Ending.ACCEPTED, gateway_id="g", parts=2, cost_micro=14),
                 outcome(ids[4], Ending.REFUSED),
                 outcome(ids[5], Ending.DEFERRED, retry_at=later),
                 outcome(ids[6], Ending.IN_DOUBT),
@@ -128,7 +128,7 @@ def test_every_ending_is_written_and_the_claim_given_back(engine: Engine) -> Non
         7: ("planned", None, 0),
     }
     sent = rows[ids[3]]
-    assert (sent.gateway_id, sent.parts, sent.cost_minor, sent.sent_at, sent.address) == (
+    assert (sent.gateway_id, sent.parts, sent.cost_micro, sent.sent_at, sent.address) == (
         "g",
         2,
         14,

@@ -55,7 +55,11 @@ class StartTls:
         self.handler = Keeping()
         self.port = free_port()
         self._controller = Controller(
-            self.handler, hostname="127.0.0.1", port=self.port, require_starttls=True, tls_context=context(authority, name)
+            self.handler,
+            hostname="127.0.0.1",
+            port=self.port,
+            require_starttls=True,
+            tls_context=context(authority, name),
         )
 
     def __enter__(self) -> StartTls:
@@ -74,7 +78,9 @@ def starttls(authority: trustme.CA) -> Iterator[StartTls]:
 
 def channel(port: int, tls: str, ca_file: str | None) -> SmtpChannel:
     return SmtpChannel(
-        SmtpGateway.model_validate({"type": "smtp", "host": "127.0.0.1", "port": port, "tls": tls, "ca_file": ca_file, "timeout": "5s"})
+        SmtpGateway.model_validate(
+            {"type": "smtp", "host": "127.0.0.1", "port": port, "tls": tls, "ca_file": ca_file, "timeout": "5s"}
+        )
     )
 
 

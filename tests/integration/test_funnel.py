@@ -99,7 +99,7 @@ def test_money_is_counted_in_minor_units_by_currency_and_set_against_cost(world:
     contact = world.contact(account)
     enrollment = world.enroll(run, contact, account)
     mail = world.message(run, contact, enrollment)
-    world.message(run, contact, enrollment, step=2, channel="sms", parts=2, cost_minor=15)
+    world.message(run, contact, enrollment, step=2, channel="sms", parts=2, cost_micro=150_000)
     other = world.contact(account)
     unpriced = world.enroll(run, other, account)
     world.message(run, other, unpriced, state="planned")

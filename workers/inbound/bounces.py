@@ -18,6 +18,7 @@ from workers.inbound.statuses import BounceKind, classify, classify_words, telli
 
 Clue = TypeVar("Clue")
 _CLUE_CHARS = 512 * 1024
+_ENVELOPE_ID = "original-envelope-id"
 _ADDRESS_TOKEN = re.compile(r"bounce\+([a-z2-7]{20,64})@", re.IGNORECASE)
 _UNSUBSCRIBE_TOKEN = re.compile(r"/u/([A-Za-z0-9_-]{20,64})")
 _MESSAGE_ID = re.compile(r"<m(\d{1,18})\.([0-9a-f]{6,32})@[^<>\s]{1,255}>")
@@ -70,8 +71,7 @@ def _delivery_reports(parts: Sequence[Message], raw: bytes) -> list[BounceReport
     if part is None:
         return []
     blocks = blocks_of(part)
-    about_message = blocks[0] if blocks and not _names_recipient(blocks[0]) else {}
-    clues = _clues(raw, about_message.get("original-envelope-id", ""))
+    clues = _clues(raw, next((block[_ENVELOPE_ID] for block in blocks if _ENVELOPE_ID in block), ""))
     words = _own_words(parts)
     return [_recipient_report(block, words, clues) for block in blocks if _names_recipient(block)][:50]
 
@@ -139,7 +139,7 @@ def _complaint(parts: Sequence[Message], raw: bytes) -> list[BounceReport]:
             kind=_FEEDBACK.get(type_, BounceKind.UNCLASSIFIED),
             recipient=_address(fields.get("original-rcpt-to", "")),
             diagnostic=f"{type_ or 'no type'}: {fields.get('user-agent', '')}".strip(": "),
-            clues=_clues(raw, fields.get("original-envelope-id", "")),
+            clues=_clues(raw, fields.get(_ENVELOPE_ID, "")),
         )
     ]
 

@@ -449,10 +449,10 @@ def upgrade() -> None:
         sa.Column("address", sa.Text(), nullable=True, comment="where it was sent"),
         sa.Column("parts", sa.Integer(), nullable=True, comment="SMS parts"),
         sa.Column(
-            "cost_minor",
+            "cost_micro",
             sa.BigInteger(),
             nullable=True,
-            comment="what the gateway charges, in the workspace's currency",
+            comment="what the gateway charges, in millionths of the workspace's currency; null: no price",
         ),
         sa.Column("gateway_id", sa.Text(), nullable=True, comment="the gateway's own id"),
         sa.Column("reply", sa.Text(), nullable=True, comment="the gateway's last word"),

@@ -112,7 +112,7 @@ def embedded_redis(root: WorkspaceOption = Path()) -> None:
     from workers.embedded import EmbeddedRedis
 
     server = EmbeddedRedis(load_workspace(root))
-    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    signal.signal(signal.SIGTERM, lambda *_: server.ask_to_stop())
     with server:
         code = server.wait()
     raise typer.Exit(max(0, code))

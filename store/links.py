@@ -9,6 +9,8 @@ from store.engine import reading, writing
 from store.sql import insert_into
 from store.tables import links
 
+_MOST_KNOWN = 50_000
+
 
 class LinkRegistry:
     """Gives each URL its lasting id; asks the database once per URL and process."""
@@ -21,6 +23,8 @@ class LinkRegistry:
         """Return the id of the URL, registering it where it is new."""
         known = self._known.get(url)
         if known is None:
+            if len(self._known) >= _MOST_KNOWN:  # Links made from contacts' data could grow without end.
+                self._known.clear()
             known = self._known[url] = self._look_up(url) or self._register(url)
         return known
 

@@ -68,6 +68,11 @@ class EmbeddedRedis:
         """Wait until the server ends and return its code."""
         return self._process.wait() if self._process else 0
 
+    def ask_to_stop(self) -> None:
+        """Tell the server to end, and return at once; for signal handlers, which must not wait."""
+        if self._process is not None:
+            self._process.terminate()
+
     def stop(self) -> None:
         """End the server; it writes its file first."""
         process, self._process = self._process, None

@@ -120,7 +120,7 @@ class Supervisor:
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 self._say(
-                    f"{child.name} ended with code {child.process.returncode}; it is started again in {child.wait_s:.1f} s"
+                    f"{child.name} ended (code {child.process.returncode}); starting it again in {child.wait_s:.1f} s"
                 )
                 if now - child.started > _QUIET_AFTER_S:
                     child.wait_s = _FIRST_WAIT_S

@@ -34,7 +34,6 @@ _TICK_S = 0.05
 _PIXEL = re.compile(r'src="([^"]+/o/[^"]+)"')
 _LINK = re.compile(r'href="([^"]+/c/[^"]+)"')
 _TEXT_LINK = re.compile(r"https?://\S+/c/\S+")
-_NOT_WORD = re.compile(r"\W+")
 _LIST_UNSUBSCRIBE = re.compile(r"<(https?://[^>]+)>")
 
 BROWSERS = (
@@ -124,7 +123,7 @@ class Customers:
         for person in people:
             value = self._behaviour.orders_anyway(person)
             if value is not None:
-                self._plan("order", 0.0, partial(self._order, person, value, "anyway"))
+                self._plan("order", 0.0, partial(self._order, person, value, "X"))
 
     def _watch(self) -> None:
         while not self._stopping.wait(_TICK_S):
@@ -191,7 +190,9 @@ class Customers:
             )
         if reaction.orders_after_s is not None:
             value = reaction.order_value
-            self._plan_person("order", reaction.orders_after_s, lambda: self._order(person, value, received.message_id))
+            self._plan_person(
+                "order", reaction.orders_after_s, lambda: self._order(person, value, f"M{received.number}")
+            )
 
     def _plan_machines(self, person: Person, reaction: MailReaction, links: Links) -> None:
         if reaction.scanned_after_s is not None:
@@ -240,13 +241,13 @@ class Customers:
             self._plan_person("click", reaction.clicks_after_s, lambda: self._get(link[0], person, BROWSERS[-1]))
         if reaction.orders_after_s is not None:
             value = reaction.order_value
-            self._plan_person("order", reaction.orders_after_s, lambda: self._order(person, value, sms.id))
+            self._plan_person("order", reaction.orders_after_s, lambda: self._order(person, value, sms.id.upper()))
 
     # --- the doors ---------------------------------------------------------------------------------------------
 
     def _order(self, person: Person, value: float, because: str) -> None:
         order = {
-            "order": f"WEB-{person.contact_code}-{_NOT_WORD.sub('', because)}",
+            "order": f"WEB-{person.contact_code}-{because}",
             "account": person.account_code,
             "contact": person.contact_code,
             "ordered_at": datetime.now(UTC).isoformat(),

@@ -167,7 +167,8 @@ class _Directory:
         """Return a number, or None, and whether it is a mobile's."""
         if country in self._mobiles and rng.random() < 0.62:
             number = next(self._mobiles[country], None)
-            return number, number is not None
+            if number is not None:
+                return number, True
         if country in self._offices and rng.random() < 0.2:
             return next(self._offices[country], None), False
         return None, False

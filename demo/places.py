@@ -163,11 +163,11 @@ def company_stems(rng: Rng) -> list[str]:
 
 # --- telephone numbers ---------------------------------------------------------------------------------------
 #
-# Every number lies in a range that its country reserves for fiction, and is valid to `phonenumbers`. Where a
-# country's fictional mobile range is not (Ofcom's +44 7700 900xxx, Arcep's +33 6 39 98 xx xx), its contacts have
-# an office number at most: Northgate sends no SMS there. Sources: NANPA (555-0100 to 555-0199 of every area code),
-# Bundesnetzagentur Mitteilung 148/2021 ("Drama Numbers"), PTS (070-1740605 to 070-1740699), Ofcom ("Numbers for
-# drama": 020 7946 0xxx).
+# Every number lies in a range that its country reserves for fiction. `phonenumbers` calls the American, German and
+# Swedish ones valid, the British and French ones possible. Countries without such a range have no mobiles here.
+# Sources: NANPA (555-0100 to 555-0199 of every area code), Bundesnetzagentur Mitteilung 148/2021 ("Drama Numbers"),
+# PTS (070-1740605 to 070-1740699), Ofcom ("Numbers for drama": 07700 900000 to 900999, 020 7946 0xxx), Arcep
+# decision 2018-0881 (06 39 98 xx xx).
 
 _US_AREA_CODES = (
     201, 202, 203, 205, 206, 207, 208, 210, 212, 213, 214, 215, 216, 217, 218, 219, 224, 225, 228, 229, 231, 234, 239,
@@ -187,11 +187,25 @@ def _swedish() -> Iterator[str]:
     return (f"+46701740{number}" for number in range(605, 700))
 
 
+def _british() -> Iterator[str]:
+    return (f"+447700900{number:03d}" for number in range(1000))
+
+
+def _french() -> Iterator[str]:
+    return (f"+33639980{number:03d}" for number in range(1000))
+
+
 def _british_office() -> Iterator[str]:
     return (f"+4420794600{number:02d}" for number in range(100))
 
 
-MOBILE_NUMBERS: dict[str, Callable[[], Iterator[str]]] = {"US": _american, "DE": _german, "SE": _swedish}
+MOBILE_NUMBERS: dict[str, Callable[[], Iterator[str]]] = {
+    "US": _american,
+    "GB": _british,
+    "DE": _german,
+    "FR": _french,
+    "SE": _swedish,
+}
 """Countries whose contacts have a mobile telephone; each number is handed out once."""
 
 OFFICE_NUMBERS: dict[str, Callable[[], Iterator[str]]] = {"GB": _british_office}

@@ -234,8 +234,9 @@ def _wait_for_quiet(scene: Scene, customers: Customers, show: Show) -> None:
 def _report(scene: Scene, show: Show) -> Received:
     show.heading("What came of it (all customers simulated)")
     attribute(scene.engine, now=system_clock())
-    for campaign in CAMPAIGNS:
-        scene.commands.run("report", campaign, "--label", LABEL)
+    for campaign in ("champions-preview", WEEKLY):
+        scene.commands.run("funnel", campaign)
+    scene.commands.run("report", "winback", "--label", LABEL)
     _show_lifts(lifts(scene.engine), show)
     before = len(scene.mailbox.messages())
     scene.commands.run("report", "winback", "--to", MARKETER, "--label", LABEL)
@@ -331,7 +332,7 @@ def _tell_places(scene: Scene, report: Received, show: Show) -> None:
             ["e-mail that arrived", f"{scene.stage.mailbox} ({len(scene.mailbox.messages()):,} .eml files)"],
             ["the conversion report", scene.stage.mailbox / report.file],
             ["SMS that arrived", scene.gateway.file],
-            ["rows the import rejected", ", ".join(map(str, sorted(root.rglob("*rejects*")))) or "none"],
+            ["rows the import rejected", ", ".join(map(str, sorted(root.rglob("rejects/*.csv")))) or "none"],
             ["the database", root / ".carillon" / "carillon.db"],
             ["logs", f"{root / 'up.log'}, {root / '.carillon' / 'logs'}"],
         ],

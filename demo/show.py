@@ -52,8 +52,9 @@ class Show:
         return True
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table; the first column is text, the others figures."""
-        table = Table(title=title, title_justify="left", title_style="bold")
+        """Print a table under its title; the first column is text, the others figures."""
+        self.say(f"\n{title}" if title else "", style="bold")
+        table = Table()
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right")
         for row in rows:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     case,
     cast,
+    exists,
     func,
     literal,
     or_,
@@ -110,6 +111,9 @@ def one_currency(connection: Connection, subject: Subject, *, as_of: datetime, c
     wanted = currency or connection.execute(select(orders.c.currency).where(*stands).limit(1)).scalar_one_or_none()
     if wanted is None:
         return None
+    # Asked of all orders first: a plain pass over the table, many times faster than by way of an index.
+    if not connection.execute(select(exists().where(orders.c.currency != wanted))).scalar_one():
+        return wanted
     other = connection.execute(
         select(func.count(), func.min(orders.c.currency), func.min(orders.c.external_id)).where(
             *stands, orders.c.currency != wanted

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, delete, select
+from sqlalchemy import Connection, Engine, delete, select, true
 
+from kernel.clock import to_ms
 from kernel.settings import RfmSettings, Workspace
 from kernel.vocabulary import Subject
 from segments.compiler import members
@@ -21,6 +22,7 @@ from segments.definitions import (
     subjects_scored,
 )
 from segments.scoring import options, refresh_scores
+from segments.staging import staged
 from store.engine import reading, writing
 from store.sql import in_slices, insert_into
 from store.tables import rfm_runs, segment_members, segments
@@ -28,7 +30,6 @@ from store.tables import rfm_runs, segment_members, segments
 Progress = Callable[[str, int, int], None]
 """Called with what is being done now, how many steps are done, and how many there are."""
 
-_INSERT_SLICE = 10_000
 _DELETE_SLICE = 1_000
 
 
@@ -156,10 +157,13 @@ def _upsert_segment(connection: Connection, definition: Definition, digest: str,
 def _write_members(
     connection: Connection, segment_id: int, *, joined: Sequence[int], left: Sequence[int], now: datetime
 ) -> None:
-    insert = insert_into(connection, segment_members).on_conflict_do_nothing()
-    for slice_ in in_slices(joined, _INSERT_SLICE):
-        rows = [{"segment_id": segment_id, "subject_id": subject_id, "since": now} for subject_id in slice_]
-        connection.execute(insert, rows)
+    if joined:
+        columns = ("segment_id", "subject_id", "since")
+        rows = [(segment_id, subject_id, to_ms(now)) for subject_id in joined]
+        with staged(connection, segment_members, columns, rows) as fresh:
+            query = select(*fresh.c).where(true()).order_by(fresh.c.subject_id)
+            insert = insert_into(connection, segment_members).from_select(list(columns), query)
+            connection.execute(insert.on_conflict_do_nothing())
     for slice_ in in_slices(left, _DELETE_SLICE):
         mine = segment_members.c.segment_id == segment_id
         connection.execute(delete(segment_members).where(mine, segment_members.c.subject_id.in_(slice_)))

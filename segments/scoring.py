@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, case, delete, or_, select
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy import Connection, Engine, case, delete, select, true
 
+from kernel.clock import to_ms
 from kernel.errors import ConfigError
 from kernel.quantities import parse_duration, to_minor
 from kernel.settings import RfmSettings
@@ -18,11 +18,13 @@ from kernel.vocabulary import RFM_SEGMENTS, Subject
 from segments import rfm
 from segments.buyers import buyers, in_external_order, one_currency, read_behaviour
 from segments.rfm import Behaviour, Ints, Scores, Thresholds
+from segments.staging import staged
 from store.engine import reading, writing
 from store.sql import in_slices, insert_into
 from store.tables import rfm_runs, rfm_scores
 
-_SLICE = 10_000
+_VALUES = ("run_id", "r", "f", "m", "segment", "recency_days", "frequency", "monetary_minor")
+_COLUMNS = ("subject", "subject_id", *_VALUES, "since")
 _DELETE_SLICE = 1_000
 
 
@@ -125,8 +127,7 @@ def refresh_scores(
         changed, removed = _differences(connection, fresh)
     with writing(engine) as connection:
         run_id = _record(connection, settings, fresh)
-        for slice_ in in_slices(_rows(fresh, changed, run_id), _SLICE):
-            connection.execute(_upsert(connection), list(slice_))
+        _merge(connection, _rows(fresh, changed, run_id))
         for gone in in_slices(removed.tolist(), _DELETE_SLICE):
             connection.execute(
                 delete(rfm_scores).where(rfm_scores.c.subject == subject, rfm_scores.c.subject_id.in_(gone))
@@ -198,22 +199,14 @@ def _columns(fresh: Scoring) -> tuple[Ints, ...]:
     return scores.r, scores.f, scores.m, scores.group, did.recency_days, did.frequency, did.monetary
 
 
-def _rows(fresh: Scoring, positions: Ints, run_id: int) -> Iterator[dict[str, Any]]:
+def _rows(fresh: Scoring, positions: Ints, run_id: int) -> list[tuple[Any, ...]]:
+    """Return the rows at the positions, in the order of `_COLUMNS`."""
     columns = [column[positions].tolist() for column in (fresh.ids, *_columns(fresh))]
-    for subject_id, r, f, m, group, recency_days, frequency, monetary in zip(*columns, strict=True):
-        yield {
-            "subject": fresh.subject.value,
-            "subject_id": subject_id,
-            "run_id": run_id,
-            "r": r,
-            "f": f,
-            "m": m,
-            "segment": RFM_SEGMENTS[group],
-            "recency_days": recency_days,
-            "frequency": frequency,
-            "monetary_minor": monetary,
-            "since": fresh.as_of,
-        }
+    subject, since = fresh.subject.value, to_ms(fresh.as_of)
+    return [
+        (subject, subject_id, run_id, r, f, m, RFM_SEGMENTS[group], recency_days, frequency, monetary, since)
+        for subject_id, r, f, m, group, recency_days, frequency, monetary in zip(*columns, strict=True)
+    ]
 
 
 def _record(connection: Connection, settings: RfmSettings, fresh: Scoring) -> int:
@@ -234,18 +227,23 @@ def options(settings: RfmSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude_none=True)
 
 
-def _upsert(connection: Connection) -> Insert:
-    statement: Any = insert_into(connection, rfm_scores)
-    new = statement.excluded
-    moved = rfm_scores.c.segment != new.segment
-    plain = ("run_id", "r", "f", "m", "segment", "recency_days", "frequency", "monetary_minor")
-    insert: Insert = statement.on_conflict_do_update(
-        index_elements=["subject", "subject_id"],
-        set_={
-            **{name: new[name] for name in plain},
-            "previous_segment": case((moved, rfm_scores.c.segment), else_=rfm_scores.c.previous_segment),
-            "since": case((moved, new.since), else_=rfm_scores.c.since),
-        },
-        where=or_(*(rfm_scores.c[name] != new[name] for name in plain if name != "run_id")),
-    )
-    return insert
+def _merge(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Make or change the current scores; which group was held before is the database's word, not this process's."""
+    if not rows:
+        return
+    with staged(connection, rfm_scores, _COLUMNS, rows) as fresh:
+        statement = insert_into(connection, rfm_scores)
+        new = statement.excluded
+        moved = rfm_scores.c.segment != new.segment
+        # In the order of ids, so that two refreshes at once wait for each other and never lock each other out.
+        query = select(*fresh.c).where(true()).order_by(fresh.c.subject_id)
+        connection.execute(
+            statement.from_select(list(_COLUMNS), query).on_conflict_do_update(
+                index_elements=["subject", "subject_id"],
+                set_={
+                    **{name: new[name] for name in _VALUES},
+                    "previous_segment": case((moved, rfm_scores.c.segment), else_=rfm_scores.c.previous_segment),
+                    "since": case((moved, new.since), else_=rfm_scores.c.since),
+                },
+            )
+        )

@@ -7,6 +7,7 @@ the folder itself. An SMS is one file: `winback-sms.txt`, in German `winback-sms
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from templates.prepared import referenced_files
 from templates.problems import SHOWN_UNDER, Place, refused
 from templates.sources import MAX_FILE_CHARACTERS, shipped_files
 
+_TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 _ENDINGS = (".txt", ".html", ".mjml")
 _BODIES = ("body.mjml", "body.html")
 
@@ -50,11 +52,12 @@ def email_template(files: Mapping[str, str], name: str, language: str) -> EmailT
     Args:
         files: Texts by path relative to the workspace's templates/, as `template_files` gives them.
         name: The template's folder.
-        language: BCP 47; "de-AT" looks into de-AT/, then de/.
+        language: BCP 47; "de-AT" looks into de-AT/, then de/. What is no language tag counts as English.
 
     Raises:
         InputError: no subject or no body.
     """
+    language = _tidy(language)
     folders = [*(f"{name}/{tag}" for tag in _tags(language)), name]
     subject = _first(files, [f"{folder}/subject.txt" for folder in folders])
     body = _first(files, [f"{folder}/{file}" for folder in folders for file in _BODIES])
@@ -74,6 +77,7 @@ def email_template(files: Mapping[str, str], name: str, language: str) -> EmailT
 
 def sms_template(files: Mapping[str, str], name: str, language: str) -> SmsTemplate:
     """Return an SMS's file for a language. Arguments and errors as of `email_template`."""
+    language = _tidy(language)
     path = _first(files, [*(f"{name}.{tag}.txt" for tag in _tags(language)), f"{name}.txt"])
     if path is None:
         raise InputError([_missing(f"{name}.txt", "write the text of the SMS into it")])
@@ -150,8 +154,15 @@ def _read(root: Path, path: str, wanted_at: Place) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _tidy(language: str) -> str:
+    """Return the language as a tag; what imported data holds instead of one counts as English."""
+    tag = language.strip().replace("_", "-")
+    return tag if _TAG.fullmatch(tag) else "en"
+
+
 def _tags(language: str) -> list[str]:
-    return [language, language.split("-", maxsplit=1)[0]] if "-" in language else [language]
+    """Return the folders to look into: the exact tag, then its primary language in small letters."""
+    return [language, language.split("-", maxsplit=1)[0].lower()]
 
 
 def _first(files: Mapping[str, str], paths: Iterable[str]) -> str | None:

@@ -9,8 +9,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import idna
 
+from kernel.errors import ConfigError
 from kernel.signing import Purpose, Signer
 
+_BASE_URL = re.compile(r"https://[^\s<>\"']+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s<>\"']*)?")
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _UNTRACKED_SCHEMES = ("mailto", "tel", "sms")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff<>\"\\]")
@@ -154,6 +156,14 @@ class TrackingStep:
     """What the links of all messages of a step share; remembers the targets of links that recur."""
 
     def __init__(self, *, signer: Signer, base_url: str, utm: Mapping[str, str]) -> None:
+        """Take what signed links begin with: https, or http on this very machine.
+
+        Raises:
+            ConfigError: another base URL, or one longer than 200 characters.
+        """
+        if not _BASE_URL.fullmatch(base_url) or not base_url.isascii() or len(base_url) > 200:
+            hint = "write https://… (http:// only for this machine)"
+            raise ConfigError(f"web.public_url {base_url!r} cannot stand in messages; {hint}")
         self.signer = signer
         self.base_url = base_url.rstrip("/")
         self._utm = dict(utm)

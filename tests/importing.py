@@ -66,7 +66,9 @@ def counts(result: ImportResult) -> dict[str, int]:
 def write_xlsx(path: Path, table: Sequence[Sequence[str | float | None]], sheet: str = "Sheet1") -> None:
     """Write a minimal workbook: texts inline, numbers as numbers, None as no cell, [] as an empty row."""
     body = "".join(
-        f'<row r="{at}">' + "".join(_cell(f"{chr(65 + column)}{at}", value) for column, value in enumerate(row)) + "</row>"
+        f'<row r="{at}">'
+        + "".join(_cell(f"{chr(65 + column)}{at}", value) for column, value in enumerate(row))
+        + "</row>"
         for at, row in enumerate(table, 1)
         if row
     )

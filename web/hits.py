@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from sqlalchemy import Connection
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from kernel.signing import Purpose
 from kernel.vocabulary import TouchKind
 from store.feedback import mark_machine, record_touch
-from store.message_facts import message_fact, touches_from, touches_of_message
+from store.message_facts import TouchFact, message_fact, touches_from, touches_of_message
 from web.rendering import not_found
 from web.service import Service, service_of
 from web.verdicts import Hit, Limits, judge
@@ -85,7 +86,7 @@ def store_hit(connection: Connection, hit: Hit) -> None:
         hit,
         sent_at=message.sent_at,
         same_message=touches_of_message(connection, hit.message_id, since=hit.at - _LIMITS.scanner_memory),
-        same_address=touches_from(connection, hit.ip, since=hit.at - _LIMITS.recipients_within) if hit.ip else (),
+        same_address=_from_same_address(connection, hit),
         limits=_LIMITS,
     )
     record_touch(
@@ -102,3 +103,10 @@ def store_hit(connection: Connection, hit: Hit) -> None:
     )
     for rule, touch_ids in judgement.revised:
         mark_machine(connection, touch_ids, rule)
+
+
+def _from_same_address(connection: Connection, hit: Hit) -> Sequence[TouchFact]:
+    """Return the hits the rule of many recipients looks at; it looks at no opens."""
+    if not hit.ip or hit.kind is TouchKind.OPEN:
+        return ()
+    return touches_from(connection, hit.ip, since=hit.at - _LIMITS.recipients_within)

@@ -91,7 +91,7 @@ def test_states_only_climb_whatever_comes_first(engine: Engine) -> None:
     for message, order in zip(ids, orders, strict=True):
         for kind in order:
             event(engine, message, kind, minutes=60 + kinds.index(kind))
-    ends = {row for row in rows(engine, messages, "state", "ended_at", "sent_at")}
+    ends = set(rows(engine, messages, "state", "ended_at", "sent_at"))
     assert ends == {("complained", SENT_AT + timedelta(minutes=62), SENT_AT)}
 
 

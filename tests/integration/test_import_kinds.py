@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, select, update
 
+from kernel.errors import InputError
 from kernel.settings import Workspace
 from store.engine import writing
 from store.tables import (
@@ -49,7 +50,8 @@ sources:
     values: {kind: {Gutschrift: return}, state: {}}
   products: {kind: products, columns: {product: Sku, name: Name, price: Price, currency: Cur}}
   stock: {kind: stock, columns: {product: Sku, on_hand: Pieces}}
-  deals: {kind: opportunities, currency: EUR, columns: {opportunity: Deal, account: Nr, stage: Stage, at: When, value: Worth}}
+  deals: {kind: opportunities, currency: EUR,
+          columns: {opportunity: Deal, account: Nr, stage: Stage, at: When, value: Worth}}
   events: {kind: events, columns: {event: Id, name: What, contact: Who, at: When}, attributes: [Page]}
 """.replace(", state: {}", "")
 PEOPLE = "Id,Nr,Mail,Phone,First,Role\nP1,A1,Ann@ACME.example,020 7946 0018,Ann,buyer\nP2,A1,,,Bob,\n"
@@ -63,7 +65,9 @@ def _sources(workspace: Workspace) -> None:
 def seed(engine: Engine, workspace: Workspace) -> None:
     """Import an account with two contacts."""
     head = "Nr,Company,Head,Country,Zone,Lang,Tier,Seats\n"
-    imported(engine, workspace, "accounts", give_file(workspace, "seed.csv", head + "A1,Acme,,GB,Europe/London,en,gold,12\n"))
+    imported(
+        engine, workspace, "accounts", give_file(workspace, "seed.csv", head + "A1,Acme,,GB,Europe/London,en,gold,12\n")
+    )
     imported(engine, workspace, "contacts", give_file(workspace, "people.csv", PEOPLE))
 
 
@@ -112,7 +116,9 @@ def test_unknown_parents_are_made_where_the_source_says_so(engine: Engine, works
     assert sorted(rows(engine, select(accounts.c.external_id))) == [("A1",), ("A9",)]
 
 
-def test_of_two_rows_with_one_number_the_last_holds_also_on_the_second_import(engine: Engine, workspace: Workspace) -> None:
+def test_of_two_rows_with_one_number_the_last_holds_also_on_the_second_import(
+    engine: Engine, workspace: Workspace
+) -> None:
     file = give_file(workspace, "a.csv", HEAD + "A1,First,,GB,,,,\nA1,Last,,GB,,,,\n")
     assert counts(imported(engine, workspace, "accounts", file)) == {"rows": 2, "new": 1, "superseded": 1}
     assert rows(engine, select(accounts.c.name)) == [("Last",)]
@@ -142,17 +148,27 @@ def test_contacts_with_bad_addresses_or_unknown_accounts_are_rejected(engine: En
     result = imported(engine, workspace, "contacts", give_file(workspace, "people.csv", text))
     assert counts(result) == {"rows": 6, "new": 1, "unchanged": 2, "rejected": 3}
     told = rejected(workspace)
-    for reason in ("'ann(at)acme' is not an e-mail address", "unknown account 'A9'", "phone: '12' is not a phone number"):
+    for reason in (
+        "'ann(at)acme' is not an e-mail address",
+        "unknown account 'A9'",
+        "phone: '12' is not a phone number",
+    ):
         assert reason in told
 
 
 def test_the_latest_word_of_a_person_holds_and_all_are_kept(engine: Engine, workspace: Workspace) -> None:
     seed(engine, workspace)
     head = "Id,Word,When,Where\n"
-    text = head + "P1,no,2026-03-01,page\nP1,yes,2026-01-01,shop\nP2,yes,2026-02-01,shop\nP2,NO,2026-02-01,mail\nP9,yes,2026-01-01,\n"
+    text = (
+        head
+        + "P1,no,2026-03-01,page\nP1,yes,2026-01-01,shop\nP2,yes,2026-02-01,shop\nP2,NO,2026-02-01,mail\n"
+        + "P9,yes,2026-01-01,\n"
+    )
     file = give_file(workspace, "c.csv", text)
     assert counts(imported(engine, workspace, "consents", file)) == {"rows": 5, "new": 4, "rejected": 1}
-    query = select(contacts.c.external_id, consents.c.channel, consents.c.status, consents.c.at).join_from(contacts, consents)
+    query = select(contacts.c.external_id, consents.c.channel, consents.c.status, consents.c.at).join_from(
+        contacts, consents
+    )
     assert sorted(rows(engine, query)) == [
         ("P1", "email", "withdrawn", datetime(2026, 3, 1, tzinfo=UTC)),
         ("P2", "email", "withdrawn", datetime(2026, 2, 1, tzinfo=UTC)),
@@ -212,7 +228,9 @@ def test_orders_of_one_row_each(engine: Engine, workspace: Workspace) -> None:
     assert counts(imported(engine, workspace, "orders", file)) == {"rows": 6, "unchanged": 6}
 
 
-def test_an_order_that_changed_is_changed_and_its_contact_gives_the_account(engine: Engine, workspace: Workspace) -> None:
+def test_an_order_that_changed_is_changed_and_its_contact_gives_the_account(
+    engine: Engine, workspace: Workspace
+) -> None:
     seed(engine, workspace)
     imported(engine, workspace, "orders", give_file(workspace, "o.csv", ORDERS))
     result = imported(engine, workspace, "orders", give_file(workspace, "o.csv", ORDERS.replace("O4,,,", "O4,,P2,")))
@@ -223,7 +241,10 @@ def test_an_order_that_changed_is_changed_and_its_contact_gives_the_account(engi
 def test_products_and_their_stock(engine: Engine, workspace: Workspace) -> None:
     text = "Sku,Name,Price,Cur\nS1,Lamp,12.345,GBP\nS2,,,\n"
     assert counts(imported(engine, workspace, "products", give_file(workspace, "p.csv", text))) == {"rows": 2, "new": 2}
-    assert rows(engine, select(products.c.name, products.c.price_minor).order_by(products.c.id)) == [("Lamp", 1234), ("", None)]
+    assert rows(engine, select(products.c.name, products.c.price_minor).order_by(products.c.id)) == [
+        ("Lamp", 1234),
+        ("", None),
+    ]
     file = give_file(workspace, "s.csv", "Sku,Pieces\nS1,5\nS2,2.5\nS9,1\n")
     assert counts(imported(engine, workspace, "stock", file)) == {"rows": 3, "new": 2, "rejected": 1}
     midnight = datetime(2026, 11, 20, tzinfo=UTC)
@@ -234,7 +255,9 @@ def test_products_and_their_stock(engine: Engine, workspace: Workspace) -> None:
 
 def test_opportunities_keep_the_history_of_their_stages(engine: Engine, workspace: Workspace) -> None:
     seed(engine, workspace)
-    text = "Deal,Nr,Stage,When,Worth\nD1,A1,won,2026-03-01,900\nD1,A1,lead,2026-01-01,1000\nD1,A1,offer,2026-02-01,950\n"
+    text = (
+        "Deal,Nr,Stage,When,Worth\nD1,A1,won,2026-03-01,900\nD1,A1,lead,2026-01-01,1000\nD1,A1,offer,2026-02-01,950\n"
+    )
     file = give_file(workspace, "d.csv", text)
     assert counts(imported(engine, workspace, "deals", file)) == {"rows": 3, "new": 3}
     now = select(opportunities.c.stage, opportunities.c.stage_at, opportunities.c.value_minor, opportunities.c.currency)
@@ -282,3 +305,9 @@ def test_a_file_of_a_header_alone_is_no_rows(sqlite_engine: Engine, workspace: W
         ("events", "Id,What,Who,When,Page"),
     ]:
         assert counts(imported(sqlite_engine, workspace, source, give_file(workspace, "x.csv", f"{header}\n"))) == {}
+
+
+def test_a_constant_that_cannot_be_read_is_refused_where_it_stands(sqlite_engine: Engine, workspace: Workspace) -> None:
+    give_sources(workspace, SOURCES.replace("{channel: email}", "{channel: mail}"))
+    with pytest.raises(InputError, match=r"sources\.yaml:15:26: channel: 'mail' is none of email, sms"):
+        imported(sqlite_engine, workspace, "consents", give_file(workspace, "c.csv", "Id,Word,When,Where\n"))

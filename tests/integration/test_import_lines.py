@@ -87,7 +87,10 @@ def test_equal_lines_of_one_order_are_both_kept_and_counted_from_one(engine: Eng
 
 def test_made_accounts_and_products_take_their_names_from_the_lines(engine: Engine, workspace: Workspace) -> None:
     imported(engine, workspace, "invoices", give_file(workspace, "s.csv", SHEET))
-    assert sorted(rows(engine, select(accounts.c.external_id, accounts.c.country))) == [("14527", "DE"), ("17850", "GB")]
+    assert sorted(rows(engine, select(accounts.c.external_id, accounts.c.country))) == [
+        ("14527", "DE"),
+        ("17850", "GB"),
+    ]
     assert ("71053", "LANTERN") in rows(engine, select(products.c.external_id, products.c.name))
 
 
@@ -120,7 +123,9 @@ def test_a_changed_line_replaces_its_orders_lines_and_no_others(engine: Engine, 
     assert counts(result) == {"rows": 8, "changed": 3, "unchanged": 5}
     assert sorted(rows(engine, select(orders.c.external_id, orders.c.id))) == ids
     net = rows(engine, select(orders.c.net_minor).where(orders.c.external_id == "536365"))
-    lines = select(func.sum(order_lines.c.net_minor)).join_from(order_lines, orders).where(orders.c.external_id == "536365")
+    lines = (
+        select(func.sum(order_lines.c.net_minor)).join_from(order_lines, orders).where(orders.c.external_id == "536365")
+    )
     assert net == [(1530 + 340 + 679,)]
     assert int(rows(engine, lines)[0][0]) == net[0][0]
 
@@ -168,7 +173,9 @@ def test_a_mended_file_brings_in_what_was_rejected(engine: Engine, workspace: Wo
 
 
 def test_a_rejects_file_of_lines_is_not_taken_for_whole_orders(sqlite_engine: Engine, workspace: Workspace) -> None:
-    result = imported(sqlite_engine, workspace, "invoices", give_file(workspace, "s.csv", SHEET.replace(",-3,", ",-x,")))
+    result = imported(
+        sqlite_engine, workspace, "invoices", give_file(workspace, "s.csv", SHEET.replace(",-3,", ",-x,"))
+    )
     with pytest.raises(ConfigError, match="would replace the others"):
         imported(sqlite_engine, workspace, "invoices", result.rejects_file)
 
@@ -181,7 +188,7 @@ def test_a_missing_column_is_named_with_the_nearest_before_anything_is_written(
         imported(sqlite_engine, workspace, "invoices", file)
     assert [str(problem) for problem in caught.value.problems] == [
         "sources.yaml:4:40: s.csv has no column 'StockCode' (did you mean 'Stock Code'?)",
-        "sources.yaml:5:55: s.csv has no column 'Price' (did you mean 'price'?)",
+        "sources.yaml:5:52: s.csv has no column 'Price' (did you mean 'price'?)",
     ]
     assert rows(sqlite_engine, select(func.count()).select_from(imports)) == [(0,)]
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import smtplib
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,12 +23,14 @@ from kernel.errors import ConfigError
 from kernel.ids import message_id_header
 from kernel.settings import Workspace
 from kernel.signing import Purpose, Signer
-from store.engine import reading, writing
+from store.engine import open_database, reading, writing
 from store.inbox import BOUNCE_SOURCE, gateway_source, put
-from store.schema import installation
+from store.schema import installation, migrate
 from store.tables import consents, contacts, inbox, message_events, messages, suppressions
 from tests.integration.returning import (
+    SECRETS,
     SENT_AT,
+    WORKSPACE_YAML,
     TurnedClock,
     everything,
     make_workspace,
@@ -32,7 +38,7 @@ from tests.integration.returning import (
     sent_messages,
     state_of,
 )
-from workers.inbound.listener import BounceDoor
+from workers.inbound.listener import BounceDoor, serve_bounces
 from workers.inbound.maildir import collect_maildirs
 from workers.inbound.process import process_inbox
 
@@ -554,13 +560,13 @@ def test_everything_twice_and_in_any_order_ends_the_same(engine: Engine, workspa
     arrivals: list[tuple[str, dict[str, Any]]] = []
     for number, message in enumerate(mails):
         address = bounce_address(workspace, message)
-        for raw in (
+        raws = (
             report(action="delayed", status="4.4.1"),
             report(to=f"user{message}@customer.example"),
             report(status="5.2.2", words="full"),
             complaint(),
-        )[: number + 2]:
-            arrivals.append(("mail", {"raw": raw, "recipient": address}))
+        )
+        arrivals += [("mail", {"raw": raw, "recipient": address}) for raw in raws[: number + 2]]
     for message in texts:
         for status in ("accepted", "delivered", "failed"):
             body = {"client_ref": signer.address_token(message), "status": status}
@@ -593,3 +599,32 @@ def _reset(engine: Engine, before: dict[str, list[tuple[Any, ...]]]) -> None:
         at = before["consents"][0][3]
         connection.execute(update(consents).values(status="granted", at=at, source=""))
     assert everything(engine) == before
+
+
+def test_the_bounce_process_says_it_is_ready_and_ends_well_when_told_to(tmp_path: Path) -> None:
+    root = tmp_path / "served"
+    text = WORKSPACE_YAML.replace("inbound: {", "inbound: {smtp_port: 0, ")
+    workspace = make_workspace(root, text=text)
+    engine = open_database(workspace.database_url)
+    migrate(engine)
+    engine.dispose()
+    code = (
+        "import pathlib, kernel.settings, workers.inbound.listener as door;"
+        f"door.serve_bounces(kernel.settings.load_workspace(pathlib.Path({str(root)!r})))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", code], env={**os.environ, **SECRETS}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "bounce_door_ready" in line)
+        port = re.sub(r"\x1b\[[0-9;]*m", "", line).rpartition("port=")[2].split()[0]
+        with smtplib.SMTP("127.0.0.1", int(port), timeout=20) as client:
+            assert client.noop()[0] == 250
+        assert (root / ".carillon" / "run" / "inbound.ready").read_text(encoding="ascii") == str(process.pid)
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_without_a_port_the_bounce_process_says_what_to_set(workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="smtp_port"):
+        serve_bounces(workspace)

@@ -42,7 +42,9 @@ def test_orders_are_kept_and_sent_again_change_nothing(engine: Engine) -> None:
     )
     assert send(engine, *items) == Intake(new=2, changed=0, unchanged=0)
     assert send(engine, *items) == Intake(new=0, changed=0, unchanged=2)
-    query = select(*(orders.c[name] for name in ("external_id", "account_id", "contact_id", "kind", "net_minor", "currency")))
+    query = select(
+        *(orders.c[name] for name in ("external_id", "account_id", "contact_id", "kind", "net_minor", "currency"))
+    )
     assert sorted(rows(engine, query)) == [
         ("W1", 1, None, "order", 1234, "GBP"),
         ("W2", 2, 7, "return", -300, "EUR"),
@@ -113,7 +115,14 @@ def test_the_import_knows_an_order_that_came_over_http(engine: Engine, workspace
 
 
 def test_events_are_kept_once_and_the_first_word_holds(engine: Engine) -> None:
-    event = {"event": "e1", "name": "demo_requested", "at": AT, "contact": "P1", "value": "9.99", "properties": {"x": [1]}}
+    event = {
+        "event": "e1",
+        "name": "demo_requested",
+        "at": AT,
+        "contact": "P1",
+        "value": "9.99",
+        "properties": {"x": [1]},
+    }
     assert tell(engine, event) == Intake(new=1, changed=0, unchanged=0)
     assert tell(engine, event | {"name": "other"}, event) == Intake(new=0, changed=0, unchanged=2)
     names = ("name", "account_id", "contact_id", "value_minor", "currency", "properties")

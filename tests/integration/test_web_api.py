@@ -32,6 +32,9 @@ from tests.integration.returning import (
     sent_messages,
     served,
 )
+from web.app import ROUTES
+from web.verdicts import Rule
+from workers.inbound.replies import STOP_WORDS
 
 ORDER = {"order": "O-1", "account": "A-hello", "ordered_at": "2026-03-02T10:00:00Z", "amount": "120.50"}
 EVENT = {"event": "E-1", "name": "demo_requested", "contact": "C-hello-1", "at": "2026-03-02T10:00:00+01:00"}
@@ -277,3 +280,17 @@ def test_the_server_ends_well_when_told_to(tmp_path: Path) -> None:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_every_address_is_in_the_docs() -> None:
+    text = (DOCS / "http-api.md").read_text(encoding="utf-8")
+    assert [route.path for route in ROUTES if f"`{route.path}`" not in text] == []
+
+
+def test_every_rule_for_machines_and_every_stop_word_is_in_the_docs() -> None:
+    text = (DOCS / "tracking.md").read_text(encoding="utf-8")
+    assert [rule for rule in Rule if f"`{rule}`" not in text] == []
+    assert [word for word in sorted(STOP_WORDS) if f" {word}," not in text and f" {word}." not in text] == []

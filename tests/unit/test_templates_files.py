@@ -168,3 +168,13 @@ def test_files_that_include_one_another_in_a_circle_are_refused(made: dict[str, 
 def test_a_body_with_macros_needs_a_text_of_its_own() -> None:
     with pytest.raises(InputError, match=r"templates/winback/body.html:1:1: no text can be derived .*write a body.txt"):
         step(files("{% macro m() %}<b>x</b>{% endmacro %}{{ m() }}"))
+
+
+@pytest.mark.parametrize(
+    ("language", "found"), [("DE", "de"), ("de_AT", "de"), ('de"><script>', ""), ("", ""), ("../de", "")]
+)
+def test_a_language_as_data_has_it_does_no_harm(language: str, found: str) -> None:
+    made = files() | {"winback/de/subject.txt": "Hallo"}
+    template = email_template(made, "winback", language)
+    assert template.subject == ("winback/de/subject.txt" if found else "winback/subject.txt")
+    assert '"' not in template.language

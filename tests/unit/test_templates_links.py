@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel.errors import ConfigError
 from templates.links import BadLink, PreviewLinks, Tracking, TrackingStep, is_web_link, target_of
 from tests.unit.mail_samples import BASE_URL, SIGNER
 
@@ -93,3 +94,11 @@ def test_own_links_are_never_wrapped_again() -> None:
         assert tracking.anything(own) == own
         assert tracking.in_text(f"go to {own}.") == f"go to {own}."
     assert tracking.anything(f"{BASE_URL}/shop") != f"{BASE_URL}/shop"
+
+
+@pytest.mark.parametrize("base", ["http://go.acme.example", "ftp://x", "", "https://a b", "https://" + "a" * 300])
+def test_links_begin_with_https_or_this_machine(base: str) -> None:
+    with pytest.raises(ConfigError, match="public_url"):
+        TrackingStep(signer=SIGNER, base_url=base, utm={})
+    for fine in ("https://go.acme.example", "http://127.0.0.1:8025", "http://localhost", "http://[::1]:80/x"):
+        TrackingStep(signer=SIGNER, base_url=fine, utm={})

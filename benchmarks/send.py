@@ -5,7 +5,7 @@ record, by the real worker with two processes, woken by the real scheduler throu
 when the messages are planned and stops when the last is recorded. The plain loop renders the same templates (links
 not rewritten, nothing recorded), builds an EmailMessage and hands it to one smtplib connection, message by message.
 
-The server is Postfix's smtp-sink where it is installed, else a small asyncio server of our tests; the result says which.
+The server is Postfix's smtp-sink where it is installed, else the tests' own asyncio server; the result says which.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _listens(port: int) -> bool:
 
 def _plain_loop(port: int) -> float:
     count = MESSAGES // 3
-    html, text = jinja2.Environment(autoescape=True).from_string(HTML), jinja2.Environment().from_string(TEXT)  # noqa: S701
+    html, text = jinja2.Environment(autoescape=True).from_string(HTML), jinja2.Environment().from_string(TEXT)
     connection = smtplib.SMTP("127.0.0.1", port)
     started = time.perf_counter()
     for i in range(count):

@@ -52,7 +52,14 @@ def prepare_step(
     utm = pinned.spec.utm_for(position, pinned.name)
     if step.channel is Channel.SMS:
         template = sms_template(pinned.files, step.template, language)
-        return SmsStep(template=template, signer=signer, base_url=base_url, utm=utm)
+        return SmsStep(
+            template=template,
+            signer=signer,
+            base_url=base_url,
+            utm=utm,
+            campaign=pinned.name,
+            brand=settings.brand,
+        )
     sender = settings.senders.get(step.sender or "")
     if sender is None:
         raise ConfigError(f"carillon.yaml no longer has the sender {step.sender!r} of campaign {pinned.name}")

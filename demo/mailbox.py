@@ -113,7 +113,7 @@ class Mailbox:
             received = Received(
                 number=number,
                 file=f"{number:06d}.eml",
-                mail_from=envelope.mail_from or "",
+                mail_from=(envelope.mail_from or "").strip("<>"),
                 rcpt_to=",".join(envelope.rcpt_tos),
                 message_id=str(headers.get("Message-ID", "")).strip(),
                 subject=str(headers.get("Subject", "")),

@@ -55,10 +55,10 @@ def _events(connection: Connection, message_id: int, life: dict[str, Any]) -> li
         events.append({"at": touch.at, "what": touch.kind, "detail": detail})
     returned = connection.execute(select(message_events).where(message_events.c.message_id == message_id))
     events += [{"at": event.at, "what": event.kind, "detail": event.detail} for event in returned]
-    credits = connection.execute(select(conversions).where(conversions.c.message_id == message_id))
+    credited = connection.execute(select(conversions).where(conversions.c.message_id == message_id))
     events += [
         {"at": credit.at, "what": "conversion", "detail": f"{credit.kind} {credit.value_minor} {credit.currency}"}
-        for credit in credits
+        for credit in credited
     ]
     return events
 

@@ -76,7 +76,8 @@ contacts = Table(
     Column("attributes", Document, nullable=False, server_default="{}"),
     Column("created_at", Instant),
     Index(None, "account_id"),
-    Index(None, "email"),
+    # Addresses are compared in lower case: two spellings of one mailbox get one message.
+    Index("ix_contacts_email_lower", text("lower(email)")),
     Index(None, "phone"),
 )
 
@@ -150,7 +151,7 @@ orders = Table(
     Column("currency", Text, nullable=False),
     Column("cancelled_at", Instant, comment="from this instant on the order counts as nothing"),
     Column("imported_at", Instant),
-    Index("ix_orders_rfm", "account_id", "ordered_at", "kind", "net_minor", "gross_minor", "cancelled_at"),
+    Index("ix_orders_rfm", "account_id", "ordered_at", "kind", "net_minor", "gross_minor", "cancelled_at", "currency"),
     Index(None, "ordered_at"),
     Index(None, "contact_id"),
 )
@@ -336,6 +337,8 @@ enrollments = Table(
 
 # --- the ledger --------------------------------------------------------------------------------------------
 
+_PENDING = "state IN ('planned', 'claimed', 'sending')"
+
 messages = Table(
     "messages",
     metadata,
@@ -384,6 +387,12 @@ messages = Table(
         postgresql_where=text("claim_id IS NOT NULL"),
     ),
     Index(None, "contact_id", "channel", "sent_at"),
+    Index(
+        "ix_messages_pending",
+        "run_id",
+        sqlite_where=text(_PENDING),
+        postgresql_where=text(_PENDING),
+    ),
     Index(
         "ix_messages_gateway_id",
         "lane",

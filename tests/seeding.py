@@ -138,5 +138,5 @@ def seed_messages(
 def states(engine: Engine) -> dict[str, int]:
     """Return how many messages stand in each state."""
     with reading(engine) as connection:
-        rows = connection.execute(select(messages.c.state, func.count()).group_by(messages.c.state))
-        return {state: number for state, number in rows}
+        rows = connection.execute(select(messages.c.state, func.count().label("number")).group_by(messages.c.state))
+        return {row.state: row.number for row in rows}

@@ -13,18 +13,19 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from campaigns.eligibility import Go, Skip, Wait, check
-from campaigns.rates import take
+from campaigns.rates import give_back, take
+from campaigns.rendering import prepare_step
 from campaigns.versions import PinnedCampaign, load_version
-from kernel.errors import CarillonError, ConfigError
+from kernel.errors import CarillonError
+from kernel.quantities import Rate
 from kernel.settings import Limits, Settings, Workspace, duration, rate
 from kernel.signing import Signer
-from kernel.vocabulary import Channel, FailReason, SkipReason
+from kernel.vocabulary import FailReason, SkipReason
 from store.engine import reading, writing
 from store.ledger import Claim, ClaimedMessage
 from store.links import LinkRegistry
 from store.schema import installation
 from templates.context import load_contexts
-from templates.files import email_template, sms_template
 from templates.mail import ComposedMail, MailStep
 from templates.sms import ComposedSms, SmsStep
 from workers.channels.port import Parcel
@@ -102,13 +103,28 @@ class Preparer:
             by_campaign.setdefault(item[1].campaign_id, []).append(item)
         kept: list[tuple[int, ClaimedMessage]] = []
         for campaign_id, group in by_campaign.items():
-            limit = rate(self._versions[group[0][1].version_id].spec.rate)
-            kept += self._granted(f"campaign:{campaign_id}", limit, group, prepared, now)
+            kept += self._granted(f"campaign:{campaign_id}", self._rate_of(group), group, prepared, now)
         gateway = self._workspace.settings.gateways.get(lane)
-        return self._granted(f"lane:{lane}", rate(gateway.rate) if gateway else None, kept, prepared, now)
+        granted = self._granted(f"lane:{lane}", rate(gateway.rate) if gateway else None, kept, prepared, now)
+        self._return_unused(kept[len(granted) :], now)
+        return granted
+
+    def _rate_of(self, group: list[tuple[int, ClaimedMessage]]) -> Rate | None:
+        return rate(self._versions[group[0][1].version_id].spec.rate)
+
+    def _return_unused(self, refused: list[tuple[int, ClaimedMessage]], now: datetime) -> None:
+        """Give campaigns back what they were allowed and the gateway then was not."""
+        by_campaign: dict[int, list[tuple[int, ClaimedMessage]]] = {}
+        for item in refused:
+            by_campaign.setdefault(item[1].campaign_id, []).append(item)
+        for campaign_id, group in by_campaign.items():
+            limit = self._rate_of(group)
+            if limit is not None:
+                with writing(self._engine) as connection:
+                    give_back(connection, f"campaign:{campaign_id}", limit, len(group), now=now)
 
     def _granted(
-        self, key: str, limit: Any, group: list[tuple[int, ClaimedMessage]], prepared: Prepared, now: datetime
+        self, key: str, limit: Rate | None, group: list[tuple[int, ClaimedMessage]], prepared: Prepared, now: datetime
     ) -> list[tuple[int, ClaimedMessage]]:
         if limit is None or not group:
             return group
@@ -201,40 +217,6 @@ class Preparer:
             if len(self._versions) > _KEPT_STEPS:
                 self._versions.popitem(last=False)
         return pinned
-
-
-def prepare_step(
-    workspace: Workspace, pinned: PinnedCampaign, position: int, language: str, signer: Signer, installation_name: str
-) -> MailStep | SmsStep:
-    """Return a step of a pinned campaign, compiled for one language; `position` counts from 1."""
-    step = pinned.spec.steps[position - 1]
-    settings = workspace.settings
-    base_url = settings.web.public_url.rstrip("/")
-    utm = {name.removeprefix("utm_"): value for name, value in pinned.spec.utm_for(position, pinned.name).items()}
-    if step.channel is Channel.SMS:
-        template = sms_template(pinned.files, step.template, language)
-        return SmsStep(
-            template=template,
-            signer=signer,
-            base_url=base_url,
-            utm=utm,
-            campaign=pinned.name,
-            brand=settings.brand,
-        )
-    sender = settings.senders.get(step.sender or "")
-    if sender is None:
-        raise ConfigError(f"carillon.yaml no longer has the sender {step.sender!r} of campaign {pinned.name}")
-    return MailStep(
-        template=email_template(pinned.files, step.template, language),
-        brand=settings.brand,
-        sender=sender,
-        signer=signer,
-        base_url=base_url,
-        list_id=pinned.name + "." + sender.email.rpartition("@")[2],
-        campaign=pinned.name,
-        utm=utm,
-        installation=installation_name,
-    )
 
 
 def retry_policy(settings: Settings, limits: Limits | None) -> RetryPolicy:

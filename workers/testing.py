@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from campaigns.loading import LoadedCampaign
+from campaigns.rendering import prepare_step
 from campaigns.versions import pin
 from kernel.errors import ConfigError
 from kernel.settings import Workspace
@@ -18,7 +19,6 @@ from store.tables import contacts
 from templates.context import load_contexts
 from templates.mail import MailStep
 from workers.channels.port import Receipt
-from workers.preparing import prepare_step
 from workers.single import first_gateway, send_one
 
 

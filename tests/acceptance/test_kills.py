@@ -1,4 +1,4 @@
-"""Twenty thousand messages while workers and Redis are killed: nobody lost, nobody twice, in doubt within the promise."""
+"""Twenty thousand messages while workers and Redis are killed: nobody lost, nobody twice, few in doubt."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Keeping:
     def __init__(self) -> None:
         self.envelopes: list[Any] = []
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
         assert session.ssl is not None
         self.envelopes.append(envelope)
         return "250 2.0.0 ok"

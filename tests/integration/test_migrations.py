@@ -75,12 +75,15 @@ def _clauses(sql: str | None) -> list[str]:
     return [opening.strip(), *sorted(part.strip() for part in rest.split(", "))]
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_migrations_and_models_give_the_same_database(
     empty_engine: Engine, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     migrate(empty_engine)
     with reading(empty_engine) as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # Alembic cannot compare indexes on expressions; _structure below does.
+        options = {"compare_type": True, "include_object": lambda _, name, *__: not str(name).endswith("_lower")}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == [], REMEDY
         by_revisions = _structure(connection)
 

@@ -216,7 +216,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("external_id", name=op.f("uq_contacts_external_id")),
     )
     op.create_index(op.f("ix_contacts_account_id"), "contacts", ["account_id"], unique=False)
-    op.create_index(op.f("ix_contacts_email"), "contacts", ["email"], unique=False)
+    op.create_index("ix_contacts_email_lower", "contacts", [sa.text("lower(email)")], unique=False)
     op.create_index(op.f("ix_contacts_phone"), "contacts", ["phone"], unique=False)
     op.create_table(
         "holdouts",
@@ -361,7 +361,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_orders_rfm",
         "orders",
-        ["account_id", "ordered_at", "kind", "net_minor", "gross_minor", "cancelled_at"],
+        ["account_id", "ordered_at", "kind", "net_minor", "gross_minor", "cancelled_at", "currency"],
         unique=False,
     )
     op.create_table(
@@ -494,6 +494,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("gateway_id IS NOT NULL"),
         postgresql_where=sa.text("gateway_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_messages_pending",
+        "messages",
+        ["run_id"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('planned', 'claimed', 'sending')"),
+        postgresql_where=sa.text("state IN ('planned', 'claimed', 'sending')"),
     )
     op.create_table(
         "message_events",

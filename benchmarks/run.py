@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NAMES = ("send", "ingest", "segments")
+NAMES = ("send", "ingest")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -62,7 +62,7 @@ def measure() -> dict[str, Any]:
     figures: dict[str, Any] = {"messages": MESSAGES, "rounds": ROUNDS}
     with ExitStack() as stack:
         port, figures["sink"] = stack.enter_context(_sink())
-        postgres = start_postgres()
+        postgres = start_postgres(durable=True)
         stack.callback(postgres.stop)
         rates: dict[str, list[float]] = {"plain loop": [], "SQLite": [], "PostgreSQL": []}
         memory: dict[str, int] = {}

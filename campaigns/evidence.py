@@ -167,6 +167,8 @@ def _converted(connection: Connection, cases: Sequence[Case], now: datetime) -> 
     if not asking:
         return set()
     places = _places(connection, asking)
+    # A rehearsed message has no row yet, and nobody can have answered it.
+    asking = [case for case in asking if case.message_id in places]
     found: set[int] = set()
     for kind in GoalKind:
         of_kind = [case for case in asking if case.spec.goal and case.spec.goal.kind is kind]

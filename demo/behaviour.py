@@ -113,7 +113,7 @@ class Behaviour:
             return MailReaction(bounce="4.2.2")
         scanned = chance.uniform(0.1, 0.5) if chance.random() < SCANNED else None
         proxied = chance.uniform(0.3, 1.0) if chance.random() < PRIVACY_PROXIES else None
-        opens = self._pace_s + chance.uniform(0.0, 3.0)
+        opens = self._pace_s + chance.uniform(0.0, 2.4)
         if chance.random() >= habits.opens:
             return MailReaction(scanned_after_s=scanned, proxy_opens_after_s=proxied)
         if chance.random() < habits.unsubscribes:
@@ -121,8 +121,8 @@ class Behaviour:
             return MailReaction(
                 scanned_after_s=scanned, proxy_opens_after_s=proxied, opens_after_s=opens, unsubscribes_after_s=leaves
             )
-        clicks = opens + chance.uniform(0.5, 2.0) if chance.random() < habits.clicks else None
-        orders = clicks + chance.uniform(0.3, 1.5) if clicks and chance.random() < habits.orders else None
+        clicks = opens + chance.uniform(0.5, 1.8) if chance.random() < habits.clicks else None
+        orders = clicks + chance.uniform(0.3, 1.0) if clicks and chance.random() < habits.orders else None
         return MailReaction(
             scanned_after_s=scanned,
             proxy_opens_after_s=proxied,

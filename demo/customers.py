@@ -14,7 +14,7 @@ import smtplib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,6 +88,7 @@ class Customers:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._open = 0
+        self._asked: set[str] = set()
         self._asleep: list[tuple[float, str, Callable[[], None]]] | None = []
         self._seen_mail = 0
         self._seen_sms = 0
@@ -118,9 +119,12 @@ class Customers:
         for after_s, name, action in waiting:
             self._plan(name, after_s, action)
 
-    def order_anyway(self, people: Sequence[Person]) -> None:
-        """Let accounts order that would have done so without any message; one person stands for each account."""
-        for person in people:
+    def order_anyway(self, accounts: Collection[str]) -> None:
+        """Let accounts order that would have done so without any message; each account is asked once."""
+        for person in self._people.values():
+            if person.account_code not in accounts or person.account_code in self._asked:
+                continue
+            self._asked.add(person.account_code)
             value = self._behaviour.orders_anyway(person)
             if value is not None:
                 self._plan("order", 0.0, partial(self._order, person, value, "X"))

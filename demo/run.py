@@ -15,11 +15,12 @@ from demo.audit import Accounts, CampaignAccount, settle_accounts
 from demo.behaviour import Behaviour
 from demo.commands import DONE, SOME_ROWS_REJECTED, Commands, DemoFailed, Services, environment_of, log_tails, services
 from demo.customers import Customers, Doors
-from demo.facts import Lift, UnderWay, enrolled_accounts, fired, lifts, people, under_way
+from demo.facts import Lift, enrolled_accounts, lifts, people
 from demo.mailbox import Mailbox, Received, running_mailbox
 from demo.show import Show
 from demo.sms_gateway import SmsGateway, running_sms_gateway
 from demo.stage import Stage, let_the_dates_come, let_the_weekly_time_come, set_stage, shorten_retries
+from demo.waiting import Waiting
 from kernel.clock import system_clock
 from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel
@@ -34,11 +35,8 @@ WEEKLY = "weekly-restock"
 CAMPAIGNS = (*DATED, WEEKLY)
 LABEL = "Simulated customers"
 MARKETER = "marketing@northgate.example"
-SMS_WAIT = timedelta(seconds=20)
+SMS_WAIT = timedelta(seconds=14)
 """From the e-mail of the win-back to its SMS: three days in earnest."""
-_SOON = timedelta(seconds=25)
-_FIRING_PATIENCE_S = 75.0
-_QUIET_PATIENCE_S = 90.0
 _REPORT_PATIENCE_S = 20.0
 
 
@@ -65,7 +63,7 @@ def run_demo(folder: Path, *, seed: int, keep: bool, show: Show) -> int:
             with services(stage, show.console) as running:
                 _import_rest(scene, running, show)
                 _send(scene, slot, show)
-                report = _report(scene, show)
+                report = _mail_report(scene, show)
                 agreed = _check(scene, show)
                 _tell_places(scene, report, show)
                 if keep:
@@ -143,100 +141,53 @@ def _import_rest(scene: Scene, running: Services, show: Show) -> None:
 
 def _send(scene: Scene, slot: datetime, show: Show) -> None:
     show.heading("Three campaigns whose time has come")
-    stage = scene.stage
-    let_the_dates_come(stage.root, system_clock(), sms_wait=SMS_WAIT)
+    let_the_dates_come(scene.stage.root, system_clock(), sms_wait=SMS_WAIT)
     scene.commands.run("validate")
     scene.commands.run("plan")
-    cast = people(scene.engine)
-    doors = Doors(
-        base_url=stage.base_url,
-        api_token=stage.api_token,
-        bounce_port=stage.ports.inbound,
-        stop_url=stage.stop_url,
-    )
-    with Customers(
-        behaviour=scene.behaviour, people=cast, mailbox=scene.mailbox, gateway=scene.gateway, doors=doors
-    ) as customers:
+    waiting = Waiting(scene.engine, show)
+    with _customers(scene) as customers:
         scene.commands.run("apply")
         show.say(
             f"The scheduler fires them; the weekly one falls due at {slot:%H:%M:%S} UTC. As mail comes in, simulated\n"
             "customers read, click, unsubscribe, bounce and order, through the real HTTP and SMTP doors."
         )
-        _wait_for_first_wave(scene, show)
+        waiting.for_first_wave(DATED)
         customers.wake()
-        _wait_for_firing(scene, show)
-        enrolled = enrolled_accounts(scene.engine)
-        customers.order_anyway(list({p.account_code: p for p in cast.values() if p.account_code in enrolled}.values()))
-        _wait_for_quiet(scene, customers, show)
+        customers.order_anyway(enrolled_accounts(scene.engine))
+        waiting.for_quiet(customers)
+        show.heading("What came of the first two (all customers simulated)")
+        scene.commands.run("funnel", "champions-preview")
+        scene.commands.run("report", "winback", "--label", LABEL)
+        show.heading("The weekly campaign")
+        waiting.for_firing(CAMPAIGNS)
+        customers.order_anyway(enrolled_accounts(scene.engine))
+        waiting.for_quiet(customers)
+    scene.commands.run("funnel", WEEKLY)
     done = [[name, count] for name, count in sorted(customers.done.items())]
-    show.table("What simulated customers did", ["doing", "times"], done)
+    show.table("What simulated customers did in all", ["doing", "times"], done)
     if customers.failed:
         reasons = "; ".join(f"{count} × {what}" for what, count in customers.failed.most_common(5))
         raise DemoFailed(f"simulated customers met closed doors: {reasons}")
 
 
-def _wait_for_first_wave(scene: Scene, show: Show) -> None:
-    """Wait until the dated campaigns' e-mails have left.
-
-    The ledger learns of whole chunks at a time, and a click on a message that it does not yet know as accepted cannot
-    be told from a machine's.
-    """
-
-    def done() -> bool:
-        return fired(scene.engine) >= set(DATED) and not under_way(scene.engine, now=system_clock(), soon=_SOON).due
-
-    def telling() -> str:
-        state = under_way(scene.engine, now=system_clock(), soon=_SOON)
-        return f"fired: {_names(scene)}; accepted by the gateways: {state.accepted:,}; due: {state.due:,}"
-
-    if not show.wait(done, telling, patience_s=_FIRING_PATIENCE_S):
-        raise DemoFailed(f"the first e-mails have not left after {_FIRING_PATIENCE_S:.0f} s ({telling()})")
+def _customers(scene: Scene) -> Customers:
+    return Customers(
+        behaviour=scene.behaviour,
+        people=people(scene.engine),
+        mailbox=scene.mailbox,
+        gateway=scene.gateway,
+        doors=Doors(
+            base_url=scene.stage.base_url,
+            api_token=scene.stage.api_token,
+            bounce_port=scene.stage.ports.inbound,
+            stop_url=scene.stage.stop_url,
+        ),
+    )
 
 
-def _names(scene: Scene) -> str:
-    return ", ".join(sorted(fired(scene.engine))) or "none yet"
-
-
-def _wait_for_firing(scene: Scene, show: Show) -> None:
-    def telling() -> str:
-        state = under_way(scene.engine, now=system_clock(), soon=_SOON)
-        return f"fired: {_names(scene)}; accepted by the gateways: {state.accepted:,}"
-
-    if not show.wait(lambda: fired(scene.engine) >= set(CAMPAIGNS), telling, patience_s=_FIRING_PATIENCE_S):
-        raise DemoFailed(f"not every campaign has fired after {_FIRING_PATIENCE_S:.0f} s ({telling()})")
-
-
-def _wait_for_quiet(scene: Scene, customers: Customers, show: Show) -> None:
-    quiet_looks = 0
-
-    def state() -> UnderWay:
-        return under_way(scene.engine, now=system_clock(), soon=_SOON)
-
-    def done() -> bool:
-        nonlocal quiet_looks
-        now = state()
-        quiet = not (now.due or now.soon or now.inbox) and customers.idle()
-        quiet_looks = quiet_looks + 1 if quiet else 0
-        return quiet_looks >= 4
-
-    def telling() -> str:
-        now = state()
-        acts = sum(customers.done.values())
-        return (
-            f"accepted {now.accepted:,} · due {now.due:,} · due soon {now.soon:,} · due later {now.later:,}"
-            f" · simulated acts {acts:,} · unread reports {now.inbox:,}"
-        )
-
-    if not show.wait(done, telling, patience_s=_QUIET_PATIENCE_S):
-        raise DemoFailed(f"things have not come to rest after {_QUIET_PATIENCE_S:.0f} s ({telling()})")
-
-
-def _report(scene: Scene, show: Show) -> Received:
-    show.heading("What came of it (all customers simulated)")
+def _mail_report(scene: Scene, show: Show) -> Received:
+    show.heading("The conversion report, by e-mail")
     attribute(scene.engine, now=system_clock())
-    for campaign in ("champions-preview", WEEKLY):
-        scene.commands.run("funnel", campaign)
-    scene.commands.run("report", "winback", "--label", LABEL)
     _show_lifts(lifts(scene.engine), show)
     before = len(scene.mailbox.messages())
     scene.commands.run("report", "winback", "--to", MARKETER, "--label", LABEL)
@@ -244,8 +195,10 @@ def _report(scene: Scene, show: Show) -> Received:
     def reports() -> list[Received]:
         return [received for received in scene.mailbox.messages(before) if received.rcpt_to == MARKETER]
 
-    if not show.wait(lambda: bool(reports()), lambda: f"reports in {MARKETER}'s mailbox: {len(reports())}",
-                     patience_s=_REPORT_PATIENCE_S):  # fmt: skip
+    def telling() -> str:
+        return f"reports in the mailbox of {MARKETER}: {len(reports())}"
+
+    if not show.wait(lambda: bool(reports()), telling, patience_s=_REPORT_PATIENCE_S):
         raise DemoFailed(f"the report to {MARKETER} did not arrive")
     return reports()[-1]
 

@@ -129,7 +129,7 @@ def let_the_weekly_time_come(root: Path, now: datetime) -> datetime:
     _edit(
         root / "campaigns" / "weekly-restock.yaml",
         {
-            'cron: "0 7 * * tue"': f'cron: "{wall.minute} {wall.hour} * * {day}"',
+            'cron: "0 8 * * tue"': f'cron: "{wall.minute} {wall.hour} * * {day}"',
             OFFICE_HOURS: OFFICE_HOURS_EVERY_DAY,
         },
     )

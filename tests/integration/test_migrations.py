@@ -76,6 +76,7 @@ def _clauses(sql: str | None) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
 def test_migrations_and_models_give_the_same_database(
     empty_engine: Engine, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

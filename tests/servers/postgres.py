@@ -53,8 +53,10 @@ class PostgresServer:
         engine.dispose()
 
 
-def start_postgres() -> PostgresServer:
+def start_postgres(*, durable: bool = False) -> PostgresServer:
     """Return a server, found in this order: environment, local binaries, PyPI package.
+
+    Only local binaries heed `durable`: tests that never kill the server itself need no fsync; benchmarks do.
 
     Raises:
         RuntimeError: none could be had; says what was tried.
@@ -64,7 +66,7 @@ def start_postgres() -> PostgresServer:
         given = make_url(url).set(drivername="postgresql+psycopg")
         return PostgresServer(url=given.render_as_string(hide_password=False), stop=lambda: None)
     binaries = _binaries()
-    return _start_local(binaries) if binaries else _start_packaged()
+    return _start_local(binaries, durable) if binaries else _start_packaged()
 
 
 def _binaries() -> Path | None:
@@ -75,7 +77,7 @@ def _binaries() -> Path | None:
     return candidates[-1].parent if candidates else None
 
 
-def _start_local(binaries: Path) -> PostgresServer:
+def _start_local(binaries: Path, durable: bool) -> PostgresServer:
     folder = Path(tempfile.mkdtemp(prefix="carillon-pg-"))
     user = _unprivileged()
     if user:
@@ -94,6 +96,7 @@ def _start_local(binaries: Path) -> PostgresServer:
         [
             binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1",
             "-c", "max_connections=200", "-c", "log_min_messages=fatal",
+            *(() if durable else ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")),
         ],
         cwd=folder,
         stdout=subprocess.DEVNULL,

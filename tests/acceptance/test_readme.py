@@ -104,7 +104,7 @@ def test_the_commands_of_the_readme_run(shop: Path, relay: SinkServer) -> None:
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
         ran.append(words[0])
     assert ran == ["doctor", "import", "segments", "plan", "apply", "report"]
-    assert [to for _, to, _ in relay.sink.accepted] == ["boss@acme.example"]
+    assert [to for _, _, to in relay.sink.accepted] == ["boss@acme.example"]
     assert "winback" in str(message_from_bytes(relay.sink.bodies[0])["Subject"]).lower()
 
 

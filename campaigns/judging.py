@@ -15,6 +15,7 @@ from kernel.quantities import parse_duration
 from kernel.settings import FrequencyCap, Limits
 from kernel.vocabulary import Channel, ConsentStatus, SkipReason
 
+_DEFAULT_LIMITS = Limits()
 RIVAL_WAIT = timedelta(seconds=2)
 """How long a message stands back for another one that is on its way and may decide about it."""
 _PLAIN_EMAIL = re.compile(
@@ -187,4 +188,4 @@ def _stand_back(case: Case, rivals: list[Contactable], at: datetime, reason: Ski
 
 
 def _limits(case: Case) -> Limits:
-    return case.spec.limits or Limits()
+    return case.spec.limits or _DEFAULT_LIMITS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from demo.sms_gateway import SmsGateway, running_sms_gateway
 from demo.stage import Stage, let_the_dates_come, let_the_weekly_time_come, set_stage, shorten_retries
 from demo.waiting import Waiting
 from kernel.clock import system_clock
+from kernel.errors import CarillonError
 from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel
 from reports.attribution import attribute
@@ -70,7 +72,7 @@ def run_demo(folder: Path, *, seed: int, keep: bool, show: Show) -> int:
                     _keep_running(stage, show)
         show.say(f"Done in {show.elapsed_s:.0f} s.", style="bold green" if agreed else "bold red")
         return 0 if agreed else 1
-    except DemoFailed as error:
+    except CarillonError as error:
         show.say(f"\nThe demo failed: {error}", style="bold red")
         for path, tail in log_tails(stage) if stage else ():
             show.console.rule(str(path), style="red")
@@ -277,27 +279,28 @@ def _verdict(accounts: Accounts, show: Show) -> bool:
 def _tell_places(scene: Scene, report: Received, show: Show) -> None:
     show.heading("Where everything lies")
     root = scene.stage.root
-    show.table(
-        "",
-        ["what", "where"],
-        [
-            ["the workspace", root],
-            ["e-mail that arrived", f"{scene.stage.mailbox} ({len(scene.mailbox.messages()):,} .eml files)"],
-            ["the conversion report", scene.stage.mailbox / report.file],
-            ["SMS that arrived", scene.gateway.file],
-            ["rows the import rejected", ", ".join(map(str, sorted(root.rglob("rejects/*.csv")))) or "none"],
-            ["the database", root / ".carillon" / "carillon.db"],
-            ["logs", f"{root / 'up.log'}, {root / '.carillon' / 'logs'}"],
-        ],
+    places = {
+        "workspace": root,
+        "e-mail that arrived": f"{scene.stage.mailbox} ({len(scene.mailbox.messages()):,} .eml files)",
+        "conversion report": scene.stage.mailbox / report.file,
+        "SMS that arrived": scene.gateway.file,
+        "rejected rows": ", ".join(map(str, sorted(root.rglob("rejects/*.csv")))) or "none",
+        "database": root / ".carillon" / "carillon.db",
+        "logs": f"{root / 'up.log'}, {root / '.carillon' / 'logs'}",
+    }
+    for what, where in places.items():
+        show.say(f"  {what:<20} {where}")
+    carillon = Path(sys.executable).with_name("carillon")
+    show.say(
+        f"\nLook around yourself, in a shell:\n  set -a; . {scene.stage.env_file}; set +a\n"
+        f"  {carillon} status --workspace {root}"
     )
 
 
 def _keep_running(stage: Stage, show: Show) -> None:
-    exports = " ".join(f"{name}={value}" for name, value in stage.variables.items())
     show.heading("Still running (KEEP=1); Ctrl-C ends it")
     show.say(f"web      {stage.base_url}/healthz\nmetrics  {stage.base_url}/metrics")
     show.say(f"SMTP     127.0.0.1:{stage.ports.smtp} (mailbox), 127.0.0.1:{stage.ports.inbound} (bounces)")
-    show.say(f"try      env {exports} carillon status --workspace {stage.root}")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

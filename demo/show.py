@@ -31,7 +31,7 @@ class Show:
 
     def say(self, text: str, style: str = "") -> None:
         """Print a paragraph."""
-        self.console.print(text, style=style or None, markup=False, highlight=False)
+        self.console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
 
     def wait(self, done: Callable[[], bool], telling: Callable[[], str], *, patience_s: float) -> bool:
         """Wait until `done`, showing what `telling` says; return False where patience ends first."""
@@ -54,9 +54,9 @@ class Show:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table under its title; the first column is text, the others figures."""
         self.say(f"\n{title}" if title else "", style="bold")
-        table = Table()
+        table = Table(padding=(0, 1), collapse_padding=True)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right")
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0, overflow="fold")
         for row in rows:
             table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
         self.console.print(table)

@@ -62,6 +62,11 @@ class Stage:
         return self.root / "sms"
 
     @property
+    def env_file(self) -> Path:
+        """The variables as a file that a shell can read; its owner's alone, for it holds tokens."""
+        return self.root / "env"
+
+    @property
     def variables(self) -> dict[str, str]:
         """What carillon.yaml takes from the environment."""
         return {
@@ -84,13 +89,16 @@ def set_stage(root: Path, *, seed: int, now: datetime) -> Stage:
     shutil.copytree(EXAMPLE, root, dirs_exist_ok=True)
     (root / _MARK).write_text("made by `make demo`; safe to delete\n", encoding="utf-8")
     rows = write_shop(make_shop(seed, now.date()), root / "data")
-    return Stage(
+    stage = Stage(
         root=root,
         ports=free_ports(),
         api_token=secrets.token_urlsafe(24),
         callback_token=secrets.token_urlsafe(24),
         rows=rows,
     )
+    stage.env_file.touch(mode=0o600)
+    stage.env_file.write_text("".join(f"{name}={value}\n" for name, value in stage.variables.items()), encoding="utf-8")
+    return stage
 
 
 def clear(root: Path) -> None:

@@ -58,6 +58,8 @@ class Preparer:
         self._signer: Signer = workspace.signer()
         self._links = LinkRegistry(engine)
         self._versions: OrderedDict[int, PinnedCampaign] = OrderedDict()
+        self._prices = {lane: price_micro(workspace, lane) for lane in workspace.settings.gateways}
+        self._policies: dict[int, RetryPolicy] = {}
         self._steps: OrderedDict[tuple[int, int, str], MailStep | SmsStep] = OrderedDict()
         with reading(engine) as connection:
             self._installation = installation(connection)
@@ -166,10 +168,16 @@ class Preparer:
                 parcel=parcel,
                 due_at=message.due_at,
                 attempts=message.attempts,
-                price_micro=price_micro(self._workspace, lane),
-                retry=retry_policy(self._workspace.settings, pinned.spec.limits),
+                price_micro=self._prices[lane],
+                retry=self._retry_of(pinned),
             )
         )
+
+    def _retry_of(self, pinned: PinnedCampaign) -> RetryPolicy:
+        policy = self._policies.get(pinned.version_id)
+        if policy is None:
+            policy = self._policies[pinned.version_id] = retry_policy(self._workspace.settings, pinned.spec.limits)
+        return policy
 
     def _ready_step(
         self, message: ClaimedMessage, context: dict[str, Any], prepared: Prepared

@@ -93,7 +93,8 @@ class SmtpChannel:
                     )
                 options.append("smtputf8")
                 connection.command_encoding = "utf-8"
-        code, reply = connection.mail(content.envelope_from, options)
+        # Our own addresses are bare already; smtplib would parse each with the parser of header fields.
+        code, reply = connection.docmd("mail", " ".join([f"FROM:<{content.envelope_from}>", *options]))
         if code == 250:
             return
         text, enhanced = _words(code, reply)
@@ -105,7 +106,7 @@ class SmtpChannel:
         raise GatewayDown(f"MAIL refused: {text}", lasting=code >= 500)
 
     def _rcpt(self, connection: smtplib.SMTP, content: ComposedMail) -> None:
-        code, reply = connection.rcpt(content.envelope_to)
+        code, reply = connection.docmd("rcpt", f"TO:<{content.envelope_to}>")
         if code not in (250, 251):
             self._refused(connection, "RCPT", code, reply)
 

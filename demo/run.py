@@ -247,7 +247,7 @@ def _check(scene: Scene, show: Show) -> bool:
     )
     show.table(
         "Audience = sent + failed + skipped + held out + pending + in doubt",
-        ["campaign", "audience", "sent", "failed", "skipped", "held out", "pending", "in doubt", "sum"],
+        ["campaign", "audience", "sent", "failed", "skipped", "held", "pending", "doubt", "sum"],
         [_books_row(account.campaign, account) for account in accounts.by_campaign],
     )
     return _verdict(accounts, show)

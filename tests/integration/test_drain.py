@@ -16,6 +16,7 @@ from store.feedback import suppress
 from store.ledger import Claim, claim, mark_sending, open_lane
 from store.tables import claims, consents, contacts, lanes, messages, suppressions
 from tests.seeding import SPEC, seed_messages, states
+from tests.servers.byte_rules import byte_problems
 from tests.servers.smtp_sink import Sink, SinkServer
 from workers.drain import Drain
 from workers.recorder import FlightRecorder, Slot
@@ -68,6 +69,17 @@ def test_everything_due_is_sent_once_and_recorded(engine: Engine, drain: Drain, 
     assert row.address == "user1@customer.example"
     assert "queued" in row.reply
     assert b"Hello Ann 1" in server.sink.bodies[0]
+
+
+def test_every_byte_the_server_received_keeps_to_the_rules(engine: Engine, drain: Drain, server: SinkServer) -> None:
+    seed_messages(engine, 4)
+    with writing(engine) as connection:
+        odd = {1: "Zoë 👋" * 30, 2: "مرحبا", 3: "=?utf-8?q?x?=", 4: ".\u200b'\"<b>"}
+        for contact_id, name in odd.items():
+            connection.execute(update(contacts).where(contacts.c.id == contact_id).values(first_name=name))
+    run(drain)
+    assert states(engine) == {"sent": 4}
+    assert [byte_problems(body) for body in server.sink.bodies] == [[], [], [], []]
 
 
 def test_who_may_not_be_sent_to_is_skipped_with_a_reason(engine: Engine, drain: Drain, server: SinkServer) -> None:

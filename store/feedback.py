@@ -8,9 +8,9 @@ belongs to the ledger.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, case, func, literal, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, case, func, literal, or_, select, type_coerce, update
 
 from kernel.vocabulary import (
     Channel,
@@ -56,6 +56,14 @@ _WEIGHTS: dict[SuppressionReason, int] = {
     SuppressionReason.MANUAL: 5,
 }
 """Where one address is suppressed for several reasons the heaviest stays: what arrives first does not matter."""
+
+ACCEPTANCE_UNKNOWN = "acceptance_unknown"
+TOO_SOON = "too_soon"
+"""Names of two rules in touches.reasons; the others belong to the room that judges."""
+
+TOO_SOON_WITHIN = timedelta(seconds=1.5)
+"""Between acceptance by the relay and a click a person must get the mail, open, read and press. Collie's published
+value; a person behind an instant push is slower, security gateways that test links before delivery are faster."""
 
 LIFTABLE = (SuppressionReason.UNSUBSCRIBE, SuppressionReason.STOP)
 """Reasons the person may take back; a hard bounce, a complaint or an operator's word stays."""
@@ -160,6 +168,26 @@ def settle_early_words(connection: Connection, message_ids: Sequence[int]) -> No
                 connection.execute(select(table.c.message_id).where(table.c.message_id.in_(ids)).distinct()).scalars()
             )
     settle_doubts(connection, sorted(spoken_of))
+    _judge_waiting(connection, sorted(spoken_of))
+
+
+def _judge_waiting(connection: Connection, message_ids: Sequence[int]) -> None:
+    """Judge hits whose only doubt was when the message had left; now that is known."""
+    sent_ms = (
+        select(type_coerce(messages.c.sent_at, BigInteger))
+        .where(messages.c.id == touches.c.message_id)
+        .scalar_subquery()
+    )
+    too_soon = type_coerce(touches.c.at, BigInteger) < sent_ms + round(TOO_SOON_WITHIN.total_seconds() * 1000)
+    for ids in in_slices(message_ids, 500):
+        connection.execute(
+            update(touches)
+            .where(touches.c.message_id.in_(ids), touches.c.reasons == ACCEPTANCE_UNKNOWN, sent_ms.is_not(None))
+            .values(
+                verdict=case((too_soon, Verdict.MACHINE.value), else_=Verdict.HUMAN.value),
+                reasons=case((too_soon, TOO_SOON), else_=""),
+            )
+        )
 
 
 def settle_doubts(connection: Connection, message_ids: Sequence[int]) -> None:

@@ -15,6 +15,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from kernel.vocabulary import TouchKind, Verdict
+from store import feedback
+from store.feedback import TOO_SOON_WITHIN
 
 
 class Rule(StrEnum):
@@ -27,8 +29,8 @@ class Rule(StrEnum):
     APPLE_PRIVACY = "apple_privacy"
     BARE_AGENT = "bare_agent"
     IMAGE_PROXY = "image_proxy"
-    TOO_SOON = "too_soon"
-    ACCEPTANCE_UNKNOWN = "acceptance_unknown"
+    TOO_SOON = feedback.TOO_SOON
+    ACCEPTANCE_UNKNOWN = feedback.ACCEPTANCE_UNKNOWN
     BURST = "burst"
     LINKS_AND_UNSUBSCRIBE = "links_and_unsubscribe"
     KNOWN_SCANNER = "known_scanner"
@@ -39,9 +41,8 @@ class Rule(StrEnum):
 class Limits:
     """The numbers in the rules."""
 
-    soon: timedelta = timedelta(seconds=1.5)
-    """Between acceptance by the relay and a click a person must get the mail, open, read and press. Collie's published
-    value; a person behind an instant push is slower, security gateways that test links before delivery are faster."""
+    soon: timedelta = TOO_SOON_WITHIN
+    """A click sooner than this after acceptance by the relay is a machine's."""
 
     burst_links: int = 3
     burst_within: timedelta = timedelta(seconds=10)

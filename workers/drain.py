@@ -47,6 +47,9 @@ log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
 _CHUNK_BY_TYPE = {"smtp": 500, "http": 100, "kannel": 100}
+_CHUNK_SECONDS = 3.0
+_LEAST_CHUNK = 10
+_LONGEST_CHUNK_S = 10.0
 _PERHAPS_OUT = (Ending.ACCEPTED, Ending.IN_DOUBT)
 _FIRST_CLOSURE = timedelta(seconds=5)
 _LASTING_CLOSURE = timedelta(minutes=10)
@@ -61,6 +64,7 @@ class Drain:
         self._workspace = workspace
         self._preparer = Preparer(engine, workspace)
         self._channels: dict[str, Channel] = {}
+        self._pace: dict[str, float] = {}
         self._lease = lease
         self._folder = workspace.data_dir / "flight"
         self._first_retry = duration(workspace.settings.limits.first_retry)
@@ -104,7 +108,7 @@ class Drain:
 
     def _chunk(self, lane: str, channel: Channel, stopping: Callable[[], bool]) -> int | None:
         """Handle one chunk; None where nothing was due or the lane closed, else how many were accepted."""
-        limit = _CHUNK_BY_TYPE[self._workspace.settings.gateways[lane].type]
+        limit = self._chunk_size(lane)
         started = time.monotonic()
         with writing(self._engine) as connection:
             claimed = claim(
@@ -131,6 +135,15 @@ class Drain:
             recorder.close(remove=done)
         return result
 
+    def _chunk_size(self, lane: str) -> int:
+        """Return how many messages the lane's gateway takes in a few seconds, by what it took last.
+
+        What became of a message stands in the ledger only when its chunk is done: a slow gateway gets small chunks.
+        """
+        most = _CHUNK_BY_TYPE[self._workspace.settings.gateways[lane].type]
+        pace = self._pace.get(lane)
+        return most if pace is None else max(min(most, round(pace * _CHUNK_SECONDS)), _LEAST_CHUNK)
+
     def _fly(
         self,
         claimed: Claim,
@@ -143,17 +156,23 @@ class Drain:
         def now() -> datetime:
             return claimed.claimed_at + timedelta(seconds=time.monotonic() - started)
 
+        def keep_going() -> bool:
+            return not stopping() and time.monotonic() - started < _LONGEST_CHUNK_S
+
         prepared = self._preparer.prepare(claimed, now=now())
         passengers = self._settle_harmless(claimed, prepared, now())
         flight = ChunkFlight(recorder, passengers, now=now, lease_ends=heartbeat.lease_ends)
         down: GatewayDown | None = None
         try:
-            channel.deliver([passenger.parcel for passenger in passengers], flight, lambda: not stopping())
+            channel.deliver([passenger.parcel for passenger in passengers], flight, keep_going)
         except GatewayDown as error:
             down = error
         except Fenced:
             log.warning("chunk_fenced", claim=claimed.id)
         outcomes = flight.outcomes()
+        touched = sum(outcome.ending is not Ending.UNTOUCHED for outcome in outcomes)
+        if touched:
+            self._pace[claimed.lane] = touched / max(time.monotonic() - started, 0.001)
         self._write(claimed, outcomes, down)
         accepted = sum(outcome.ending is Ending.ACCEPTED for outcome in outcomes)
         log.info("chunk_done", lane=claimed.lane, claim=claimed.id, claimed=len(claimed.messages), accepted=accepted)

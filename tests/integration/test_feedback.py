@@ -11,12 +11,14 @@ from sqlalchemy import Engine, update
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason, TouchKind, Verdict
 from store.engine import writing
 from store.feedback import (
+    ACCEPTANCE_UNKNOWN,
     mark_machine,
     record_message_event,
     record_sent_evidence,
     record_touch,
     set_consent,
     settle_doubts,
+    settle_early_words,
     suppress,
     unsubscribe,
     withdraw_address,
@@ -257,3 +259,23 @@ def test_only_a_persons_own_later_word_outweighs_a_stop_that_reaches_us_late(
             message_id=message,
         )
     assert bool(rows(engine, suppressions, "address")) is suppressed
+
+
+def test_a_click_faster_than_the_ledger_is_judged_once_the_message_is_written_down(engine: Engine) -> None:
+    soon, later = sent_messages(engine, 2)
+    for message, after in ((soon, timedelta(seconds=1)), (later, timedelta(seconds=2))):
+        touch(
+            engine,
+            message,
+            kind=TouchKind.CLICK,
+            at=SENT_AT + after,
+            verdict=Verdict.UNKNOWN,
+            reasons=[ACCEPTANCE_UNKNOWN],
+        )
+    for _ in range(2):
+        with writing(engine) as connection:
+            settle_early_words(connection, [soon, later])
+    assert sorted(rows(engine, touches, "message_id", "verdict", "reasons")) == [
+        (soon, "machine", "too_soon"),
+        (later, "human", ""),
+    ]

@@ -7,6 +7,7 @@ file gives. Once the body is under way the outcome is unknown until the provider
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,11 +23,10 @@ from workers.channels.port import Flight, Parcel, Receipt, one_by_one
 _ANSWER_LIMIT = 64 * 1024
 
 
-class HttpChannel:
-    """One provider, one HTTP session."""
+class SmsOverHttp(ABC):
+    """What adapters share that send one SMS by one HTTP request, over one kept-alive session."""
 
-    def __init__(self, gateway: HttpGateway, *, receipt_url: str) -> None:
-        self._gateway = gateway
+    def __init__(self, *, receipt_url: str) -> None:
         self._receipt_url = receipt_url
         self._session = new_session()
 
@@ -37,6 +37,17 @@ class HttpChannel:
     def close(self) -> None:
         """Close kept-alive connections."""
         self._session.close()
+
+    @abstractmethod
+    def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt: ...
+
+
+class HttpChannel(SmsOverHttp):
+    """One provider described in carillon.yaml."""
+
+    def __init__(self, gateway: HttpGateway, *, receipt_url: str) -> None:
+        super().__init__(receipt_url=receipt_url)
+        self._gateway = gateway
 
     def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt:
         gateway = self._gateway

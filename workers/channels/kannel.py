@@ -7,7 +7,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from urllib.parse import quote
 
 import requests
@@ -15,25 +15,16 @@ import requests
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError
 from kernel.settings import KannelGateway, duration
 from templates.sms import ComposedSms
-from workers.channels.http import Answer, new_session, post
-from workers.channels.port import Flight, Parcel, Receipt, one_by_one
+from workers.channels.http import Answer, SmsOverHttp, post
+from workers.channels.port import Parcel, Receipt
 
 
-class KannelChannel:
+class KannelChannel(SmsOverHttp):
     """One Kannel smsbox. The password stands in the URL, so URLs are never logged."""
 
     def __init__(self, gateway: KannelGateway, *, receipt_url: str) -> None:
+        super().__init__(receipt_url=receipt_url)
         self._gateway = gateway
-        self._receipt_url = receipt_url
-        self._session = new_session()
-
-    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> None:
-        """Send the parcels one after another. See Channel.deliver."""
-        one_by_one(self._send, parcels, flight, keep_going)
-
-    def close(self) -> None:
-        """Close kept-alive connections."""
-        self._session.close()
 
     def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt:
         gateway = self._gateway

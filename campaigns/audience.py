@@ -26,6 +26,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    exists,
     false,
     func,
     literal,
@@ -39,10 +40,10 @@ from sqlalchemy import (
 
 from campaigns.placing import place
 from campaigns.versions import PinnedCampaign
-from kernel.vocabulary import SkipReason, Subject
+from kernel.vocabulary import Channel, ConsentStatus, SkipReason, Subject
 from segments.compiler import members
 from store.sql import in_slices
-from store.tables import accounts, contacts, rfm_scores
+from store.tables import accounts, consents, contacts, rfm_scores, suppressions
 from store.types import Id
 
 _temporary = MetaData()
@@ -149,7 +150,9 @@ def _chosen(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> Select
     excluded = case((or_(*conditions), 1), else_=0) if conditions else literal(0)
     marked = select(base, excluded.label("excluded")).subquery("marked")
     rank = func.row_number().over(
-        partition_by=(marked.c.account_id, marked.c.excluded), order_by=(marked.c.preference, marked.c.contact_id)
+        partition_by=(marked.c.account_id, marked.c.excluded),
+        # Who cannot be reached takes nobody's place.
+        order_by=(marked.c.unreachable, marked.c.preference, marked.c.contact_id),
     )
     ranked = select(marked, rank.label("rank")).subquery("ranked")
     whens: list[tuple[ColumnElement[bool], Any]] = [(ranked.c.excluded == 1, literal(SkipReason.EXCLUDED.value))]
@@ -196,6 +199,7 @@ def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> An
             preference.label("preference"),
             zone.label("zone"),
             rfm_scores.c.segment.label("rfm_segment"),
+            case((_reachable(pinned), 0), else_=1).label("unreachable"),
         )
         .join(first, first.c.contact_id == contacts.c.id)
         .join(accounts, accounts.c.id == contacts.c.account_id, isouter=True)
@@ -208,6 +212,28 @@ def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> An
     if spec.roles:
         query = query.where(contacts.c.role.in_(spec.roles))
     return query.subquery("candidates")
+
+
+def _reachable(pinned: PinnedCampaign) -> ColumnElement[bool]:
+    """Return whether a contact has address and consent for a channel of the steps, and is not suppressed on it.
+
+    Asked again of everybody when messages are claimed; here it only decides who speaks for an account.
+    """
+    by_channel = {
+        Channel.EMAIL: (_named(contacts.c.email), func.lower(contacts.c.email)),
+        Channel.SMS: (_named(contacts.c.phone), contacts.c.phone),
+    }
+    ways = []
+    for channel in sorted({step.channel for step in pinned.spec.steps}):
+        address, comparable = by_channel[channel]
+        consented = exists().where(
+            consents.c.contact_id == contacts.c.id,
+            consents.c.channel == channel.value,
+            consents.c.status == ConsentStatus.GRANTED.value,
+        )
+        suppressed = exists().where(suppressions.c.channel == channel.value, suppressions.c.address == comparable)
+        ways.append(and_(address.is_not(None), consented, ~suppressed))
+    return or_(*ways)
 
 
 def _named(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -15,6 +15,7 @@ from kernel.settings import DAYS, WindowSpec, minutes_of
 FIRST_ZONE = timezone(timedelta(hours=14))
 """Where every wall clock comes first on earth (Kiritimati): a run for recipients' own zones fires then."""
 _MINUTE = timedelta(minutes=1)
+_END_OF_TIME = datetime(9999, 12, 30, tzinfo=UTC)
 _DAY_MINUTES = 24 * 60
 _LONGEST_GAP_MINUTES = 24 * 60 + 1
 """Samoa left out a whole day in 2011; no zone ever left out more."""
@@ -129,8 +130,9 @@ def fire_times(schedule: Schedule, zone: str, after: datetime, until: datetime) 
 
 
 def next_fire_time(schedule: Schedule, zone: str, after: datetime) -> datetime | None:
-    """Return the first firing after an instant, in UTC; None where there is none within nine years."""
-    return next(_fire_times(schedule, zone, after, after + timedelta(days=9 * 366)), None)
+    """Return the first firing after an instant, in UTC; None where there is none, with `cron` within nine years."""
+    until = after + timedelta(days=9 * 366) if schedule.at is None else _END_OF_TIME
+    return next(_fire_times(schedule, zone, after, until), None)
 
 
 def _fire_times(schedule: Schedule, zone: str, after: datetime, until: datetime) -> Iterator[datetime]:

@@ -60,7 +60,7 @@ def _claimed(connection: Connection, ids: Sequence[int]) -> list[Case]:
             messages.c.step,
             messages.c.contact_id,
             messages.c.channel,
-            messages.c.due_at,
+            messages.c.planned_for,
             runs.c.version_id,
             or_(campaigns.c.state == CampaignState.CANCELLED, runs.c.state == RunState.CANCELLED).label("cancelled"),
         )
@@ -77,7 +77,7 @@ def _claimed(connection: Connection, ids: Sequence[int]) -> list[Case]:
 def case_rows(source: FromClause) -> Select[Any]:
     """Return what is known of the recipients of a source of messages, in the order of ids.
 
-    The source has id, run_id, step, contact_id, channel, due_at, version_id, cancelled.
+    The source has id, run_id, step, contact_id, channel, planned_for, version_id, cancelled.
     """
     address: ColumnElement[Any] = case(
         (source.c.channel == Channel.EMAIL.value, contacts.c.email), else_=contacts.c.phone
@@ -110,7 +110,7 @@ def case_of(row: Any, spec: CampaignSpec) -> Case:
         step=row.step,
         contact_id=row.contact_id,
         channel=Channel(row.channel),
-        due_at=row.due_at,
+        planned_for=row.planned_for,
         address=row.address,
         key=comparable_address(row.channel, row.address or ""),
         contact_exists=row.known_contact is not None,

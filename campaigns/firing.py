@@ -27,6 +27,7 @@ from store.engine import reading, writing
 from store.sql import insert_into
 from store.tables import campaigns, enrollments, holdouts, messages, runs
 
+CANNOT_FIRE = "cannot fire:"
 _COUNTED = {"preserve_rowcount": True}
 """SQLAlchemy keeps the row count of an INSERT only when asked to."""
 
@@ -70,11 +71,25 @@ def fire_due(engine: Engine, workspace: Workspace, *, now: datetime) -> list[Fir
             continue
         try:
             fired.extend(_fire(engine, workspace, trigger, slots, now))
+            _note(engine, trigger, "")
         except (CarillonError, SQLAlchemyError) as error:
             failures.append(f"campaign {trigger.name!r} cannot fire: {error}")
+            _note(engine, trigger, f"{CANNOT_FIRE} {error}"[:500])
     if failures:
         raise FiringFailed("; ".join(failures))
     return fired
+
+
+def _note(engine: Engine, trigger: Trigger, words: str) -> None:
+    """Keep on the campaign why it cannot fire, for `campaigns list`, `status` and `doctor`; "" takes that back."""
+    standing = campaigns.c.state_reason
+    changes = standing != words if words else standing.startswith(CANNOT_FIRE, autoescape=True)
+    with writing(engine) as connection:
+        connection.execute(
+            update(campaigns)
+            .where(campaigns.c.id == trigger.campaign_id, campaigns.c.state == CampaignState.ACTIVE, changes)
+            .values(state_reason=words)
+        )
 
 
 def _fire(engine: Engine, workspace: Workspace, trigger: Trigger, slots: Slots, now: datetime) -> list[Fired]:
@@ -181,6 +196,7 @@ def _write_places(run_id: int, now: datetime) -> Any:
             state,
             place.c.skip_reason,
             place.c.due_ms,
+            place.c.due_ms,
             case((state == MessageState.PLANNED.value, null()), else_=literal(to_ms(now), BigInteger)),
         )
         .join(enrollments, and_(enrollments.c.run_id == run_id, enrollments.c.contact_id == place.c.contact_id))
@@ -195,6 +211,7 @@ def _write_places(run_id: int, now: datetime) -> Any:
         "lane",
         "state",
         "reason",
+        "planned_for",
         "due_at",
         "ended_at",
     ]

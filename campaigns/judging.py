@@ -58,7 +58,7 @@ class Case:
     step: int
     contact_id: int
     channel: Channel
-    due_at: datetime
+    planned_for: datetime
     address: str | None
     key: str
     contact_exists: bool
@@ -106,7 +106,7 @@ def judge(case: Case, evidence: Evidence, at: datetime) -> Verdict:
     verdict = _rivals(case, evidence, at) or _caps(case, evidence, at)
     if verdict is not None:
         return verdict
-    if case.due_at + parse_duration(_limits(case).max_age) < at:
+    if case.planned_for + parse_duration(_limits(case).max_age) < at:
         return Skip(SkipReason.TOO_LATE)
     window = Window.of(case.spec.window_of(case.step))
     if not window.always:

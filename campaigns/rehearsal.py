@@ -64,12 +64,12 @@ def rehearse(connection: Connection, pinned: PinnedCampaign, *, at: datetime) ->
     memory = _Memory(has_caps=bool(pinned.spec.limits and pinned.spec.limits.caps))
     cases = [case_of(row, pinned.spec) for row in connection.execute(case_rows(_planned(places)))]
     # By due time, as workers take them.
-    cases.sort(key=lambda one: (one.due_at, one.message_id))
+    cases.sort(key=lambda one: (one.planned_for, one.message_id))
     for start in range(0, len(cases), CHUNK):
         chunk = cases[start : start + CHUNK]
         evidence = memory.joined(gather(connection, chunk, now=at))
         for one in chunk:
-            _play(one, evidence, memory, rehearsed, max(at, one.due_at))
+            _play(one, evidence, memory, rehearsed, max(at, one.planned_for))
     return rehearsed
 
 
@@ -104,7 +104,6 @@ def _play(one: Case, evidence: Evidence, memory: _Memory, rehearsed: Rehearsed, 
             break
         # A worker puts a waiting message back, due when its window opens.
         at = verdict.until
-        one = replace(one, due_at=at)
         verdict = judge(one, evidence, at)
     if isinstance(verdict, Skip):
         rehearsed.skipped[verdict.reason.value] += 1
@@ -147,7 +146,7 @@ def _planned(places: Any) -> FromClause:
         places.c.step,
         places.c.contact_id,
         places.c.channel,
-        type_coerce(places.c.due_ms, Instant).label("due_at"),
+        type_coerce(places.c.due_ms, Instant).label("planned_for"),
         literal(0, Integer).label("version_id"),
         false().label("cancelled"),
     ).where(places.c.state == MessageState.PLANNED)

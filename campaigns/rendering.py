@@ -7,6 +7,7 @@ from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select
 
@@ -95,7 +96,13 @@ class Renderer:
             TemplateProblem: it cannot be rendered for this contact.
         """
         settings = self._workspace.settings
-        context = load_contexts(self._connection, [contact_id], now=self._now, currency=settings.currency)[contact_id]
+        context = load_contexts(
+            self._connection,
+            [contact_id],
+            now=self._now,
+            currency=settings.currency,
+            zone=ZoneInfo(settings.timezone),
+        )[contact_id]
         step = self._step(position, context["contact"].get("language") or settings.language)
         name = self._connection.execute(select(contacts.c.external_id).where(contacts.c.id == contact_id)).scalar_one()
         if isinstance(step, SmsStep):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.shared import JsonOption, WorkspaceOption, console, opened, print_json, print_table, reporting_errors
+from kernel.documents import did_you_mean
 from kernel.errors import ConfigError
 from store.engine import reading, writing
 from store.evidence import lanes_now, life_of
@@ -76,6 +77,9 @@ def open_(
 
     Example: carillon lanes open relay
     """
-    with opened(root) as (_workspace, engine), writing(engine) as connection:
+    with opened(root) as (workspace, engine), writing(engine) as connection:
         opened_now = open_lane(connection, name)
+        gateways = workspace.settings.gateways
+    if not opened_now and name not in gateways:
+        raise ConfigError(f"carillon.yaml has no gateway {name!r} ({did_you_mean(name, gateways)})")
     console.print(f"{name} is open again" if opened_now else f"{name} was not closed")

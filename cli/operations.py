@@ -98,6 +98,7 @@ def _print_status(found: Status) -> None:
     lines = [
         f"due now: {found.due_now:,}{since}",
         f"campaigns: {campaigns}; runs open: {found.runs_open:,}; inbox waiting: {found.inbox_waiting:,}",
+        *(f"STUCK {words}" for words in found.stuck),
         "the books balance" if found.balanced else f"THE BOOKS DO NOT BALANCE: {asdict(found.books)}",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

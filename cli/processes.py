@@ -35,9 +35,11 @@ def up(
 
     Example: carillon up --workspace shop
     """
+    from web.server import refuse_taken_port
     from workers.supervisor import Supervisor
 
     with opened(root) as (workspace, _engine):
+        refuse_taken_port(workspace)
         Supervisor(workspace, concurrency=concurrency, say=lambda line: console.print(line, markup=False)).run()
 
 
@@ -59,8 +61,9 @@ def worker(
     unknown = set(wanted) - set(QUEUES)
     if unknown or not wanted:
         raise ConfigError(f"--queues: unknown {', '.join(sorted(unknown)) or 'nothing'}; there are {', '.join(QUEUES)}")
+    # Checks settings and brings the database up to date; each worker process opens its own afterwards.
     with opened(root) as (workspace, _engine):
-        pass  # Checks settings and brings the database up to date; each worker process opens its own afterwards.
+        workspace.signer()
     run_worker(workspace, concurrency=concurrency, queues=wanted)
 
 

@@ -47,7 +47,7 @@ class ClaimedMessage:
     contact_id: int
     channel: str
     attempts: int
-    due_at: datetime
+    planned_for: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,6 @@ class Outcome:
     cost_micro: int | None = None
     retry_at: datetime | None = None
     fail_reason: FailReason = FailReason.REFUSED
-    hard_bounce: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +140,7 @@ def _due(lane: str, now_ms: int, limit: int) -> Any:
             messages.c.contact_id,
             messages.c.channel,
             messages.c.attempts,
-            messages.c.due_at,
+            messages.c.planned_for,
         )
         .join(runs, runs.c.id == messages.c.run_id)
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)

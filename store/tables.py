@@ -351,7 +351,8 @@ messages = Table(
     Column("lane", Text, nullable=False, comment="name of the gateway it is to leave by"),
     Column("state", Text, nullable=False),
     Column("reason", Text, comment="why it was skipped or failed"),
-    Column("due_at", Instant, nullable=False),
+    Column("planned_for", Instant, nullable=False, comment="when it was first due: its age counts from here"),
+    Column("due_at", Instant, nullable=False, comment="when it is due next; waits and retries move it"),
     Column(
         "attempts",
         Integer,

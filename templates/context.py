@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, RowMapping, and_, func, or_, select, type_coerce
@@ -39,7 +39,7 @@ _DAY_MS = 86_400_000
 
 
 def load_contexts(
-    connection: Connection, contact_ids: Sequence[int], *, now: datetime, currency: str
+    connection: Connection, contact_ids: Sequence[int], *, now: datetime, currency: str, zone: tzinfo
 ) -> dict[int, dict[str, Any]]:
     """Return the data of each contact's templates, by contact id; unknown ids are left out.
 
@@ -53,6 +53,7 @@ def load_contexts(
         contact_ids: Any number of them.
         now: Orders at or after it are not seen.
         currency: The workspace's currency, of `rfm.monetary`.
+        zone: The workspace's zone, in which `last_order.date` is read.
     """
     found: dict[int, dict[str, Any]] = {}
     for ids in in_slices(dict.fromkeys(contact_ids), _SLICE):
@@ -60,7 +61,7 @@ def load_contexts(
         with_account = {row["account_id"] for row in people if row["account_id"] is not None}
         alone = {row["id"] for row in people if row["account_id"] is None}
         scores = _scores(connection, with_account, alone, currency)
-        last = _last_orders(connection, with_account, alone, now)
+        last = _last_orders(connection, with_account, alone, now, zone)
         for row in people:
             key = _key(row["account_id"], row["id"])
             found[row["id"]] = {
@@ -132,7 +133,7 @@ def _scores(
 
 
 def _last_orders(
-    connection: Connection, account_ids: Iterable[int], contact_ids: Iterable[int], now: datetime
+    connection: Connection, account_ids: Iterable[int], contact_ids: Iterable[int], now: datetime, zone: tzinfo
 ) -> dict[tuple[Subject, int], dict[str, Any]]:
     """Return the latest order of each account or contact: greatest instant, then greatest id."""
     now_ms = to_ms(now)
@@ -154,7 +155,7 @@ def _last_orders(
         )
         for row in connection.execute(select(ranked).where(ranked.c.rank == 1)).mappings():
             out[subject, row["owner"]] = {
-                "date": from_ms(row["at"]).date(),
+                "date": from_ms(row["at"]).astimezone(zone).date(),
                 "days_ago": (now_ms - row["at"]) // _DAY_MS,
                 "amount": _major(row["net_minor"], row["currency"]),
                 "currency": row["currency"],

@@ -7,7 +7,8 @@ once; a message pays for its values, its signatures and the encoding of its two 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -15,7 +16,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from kernel.errors import ConfigError
+from kernel.errors import ConfigError, InputError, Problem
 from kernel.ids import digest, message_id_header
 from kernel.settings import Brand, Sender
 from kernel.signing import Signer
@@ -74,18 +75,41 @@ def prepare_email(template: EmailTemplate) -> PreparedEmail:
         InputError: syntax, names no message has, links no message may carry, MJML or styles that do not parse.
     """
     workshop = Workshop(template.files, EMAIL_SHAPE)
-    subject = workshop.text(template.subject, markup.plain(workshop.pieces(template.subject)))
-    pieces = workshop.pieces(template.body)
-    document = markup.document(pieces, path=template.body, language=template.language)
-    html = workshop.markup(template.body, markup.with_constructs(document))
+    problems: list[Problem] = []
+    with _gathering(problems):
+        subject = _plain(workshop, template.subject)
+    with _gathering(problems):
+        pieces = workshop.pieces(template.body)
+        document = markup.document(pieces, path=template.body, language=template.language)
+        html = workshop.markup(template.body, markup.with_constructs(document))
+        if template.text is None:
+            text = _derived(workshop, template.body, pieces, document)
     if template.text is not None:
-        text = workshop.text(template.text, markup.plain(workshop.pieces(template.text)))
-    else:
-        _check_derivable(pieces, template.body)
-        derived = markup.Document(text=text_from_html(document.text, document.aside), aside=document.aside)
-        text = workshop.text(template.body, markup.with_constructs(derived), known_as=f"{template.body} (as text)")
+        with _gathering(problems):
+            text = _plain(workshop, template.text)
+    if problems:
+        raise InputError(problems)
     links = {name: url for url, name in document.aside.links.items()}
     return PreparedEmail(subject=subject, html=html, text=text, links=links, derived=template.text is None)
+
+
+@contextmanager
+def _gathering(problems: list[Problem]) -> Iterator[None]:
+    """Keep what is wrong with one file for later, so that the others are looked at too."""
+    try:
+        yield
+    except InputError as error:
+        problems.extend(error.problems)
+
+
+def _plain(workshop: Workshop, path: str) -> Renderer:
+    return workshop.text(path, markup.plain(workshop.pieces(path)))
+
+
+def _derived(workshop: Workshop, body: str, pieces: list[Piece], document: markup.Document) -> Renderer:
+    _check_derivable(pieces, body)
+    text = markup.Document(text=text_from_html(document.text, document.aside), aside=document.aside)
+    return workshop.text(body, markup.with_constructs(text), known_as=f"{body} (as text)")
 
 
 def _check_derivable(pieces: list[Piece], body: str) -> None:

@@ -193,8 +193,8 @@ def _unknown_names(
             near = [full for full in nested if full.endswith(f".{name.name}")] or [*shape, *nested]
             advice = did_you_mean(name.name, near)
             yield problem_at(place_near(places, name.lineno, path), f"{name.name!r} is undefined", advice)
-    forgiven = {id(node.node) for node in tree.find_all(nodes.Filter) if node.name in ("default", "d")}
-    forgiven |= {id(node.node) for node in tree.find_all(nodes.Test) if node.name in ("defined", "undefined")}
+    # Not so with `default`: a misspelt `contact.firstname|default("customer")` would greet everybody as customer.
+    forgiven = {id(node.node) for node in tree.find_all(nodes.Test) if node.name in ("defined", "undefined")}
     for get in tree.find_all(nodes.Getattr):
         if isinstance(get.node, nodes.Name) and get.node.name not in own and id(get) not in forgiven:
             known = shape.get(get.node.name)

@@ -27,6 +27,7 @@ from markupsafe import Markup, escape
 
 from kernel.documents import did_you_mean
 from templates.budget import MAX_RANGE, RENDERING, TURN_COST, capped, charge
+from templates.context import SHAPE
 
 MAX_NUMBER = 10**18
 
@@ -97,6 +98,7 @@ def missing_message(variables: Mapping[str, Any], owner: Any, name: Any, hint: s
         return hint
     if owner is None:
         absent = [key for key, value in variables.items() if value is None]
+        absent = [key for key in absent if name in (SHAPE.get(key) or ())] or absent
         advice = f"write {{% if {absent[0]} %}} around it" if absent else "write {% if … %} around it"
         return f"{name!r} is asked of nothing: this person has no {' and no '.join(absent) or 'such value'} ({advice})"
     path = _path_of(variables, owner)

@@ -116,6 +116,7 @@ class World:
             "channel": Channel.EMAIL,
             "lane": "relay",
             "state": MessageState.SENT,
+            "planned_for": START,
             "due_at": START,
             "sent_at": START,
             **columns,

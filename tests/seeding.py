@@ -127,6 +127,7 @@ def seed_messages(
                     "channel": "email",
                     "lane": lane,
                     "state": MessageState.PLANNED,
+                    "planned_for": due_at,
                     "due_at": due_at,
                 }
                 for n, i in enumerate(ids, start=1)

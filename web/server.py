@@ -44,6 +44,16 @@ def serve(workspace: Workspace) -> None:
         engine.dispose()
 
 
+def refuse_taken_port(workspace: Workspace) -> None:
+    """Say at once that `web.port` is taken, before anything that relies on it is started.
+
+    Raises:
+        ConfigError: somebody listens there, perhaps another workspace's Carillon.
+    """
+    web = workspace.settings.web
+    _listen(web.host, web.port).close()
+
+
 def server_config(app: Starlette) -> uvicorn.Config:
     """Return how the application is served."""
     return uvicorn.Config(
@@ -66,6 +76,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ConfigError(f"web.port: cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise ConfigError(
+            f"web.port: cannot listen on {host}:{port}: {error.strerror or error};"
+            " stop what listens there, or set another web.port in carillon.yaml"
+        ) from error
     listener.set_inheritable(True)
     return listener

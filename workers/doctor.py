@@ -31,6 +31,7 @@ from store.tables import meta
 from store.types import database_now
 from workers.channels.registry import open_channel
 from workers.embedded import answers
+from workers.status import stuck_campaigns
 
 PATIENCE_S = 10.0
 """How long a server may take to answer; a campaign's own patience is longer."""
@@ -114,12 +115,22 @@ def _database(workspace: Workspace, now: datetime) -> Iterator[Check]:
         yield _ok("database", f"{shown} answers")
         yield _schema(engine)
         yield _clock(skew_s)
+        yield from _campaigns(engine)
     except SQLAlchemyError as error:
         yield _fail(
             "database", f"{shown}: {_first_line(error)}", "start the database, or correct CARILLON_DATABASE_URL"
         )
     finally:
         engine.dispose()
+
+
+def _campaigns(engine: Engine) -> Iterator[Check]:
+    if revision(engine) != head():
+        return
+    with reading(engine) as connection:
+        stuck = stuck_campaigns(connection)
+    for words in stuck:
+        yield _fail("campaigns", words, "mend what it names; the scheduler tries again every second")
 
 
 def _database_time(engine: Engine) -> datetime:

@@ -17,10 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from kernel.errors import GatewayDown
 from kernel.ids import boot_id, host_name
 from kernel.settings import Workspace, duration
-from kernel.vocabulary import Channel as ChannelName
-from kernel.vocabulary import SuppressionReason
 from store.engine import writing
-from store.feedback import settle_early_words, suppress
 from store.ledger import (
     Claim,
     Ending,
@@ -28,7 +25,6 @@ from store.ledger import (
     claim,
     close_lane,
     fail,
-    finish,
     mark_sending,
     open_lane,
     postpone,
@@ -39,6 +35,7 @@ from store.ledger import (
 from workers.channels.port import Channel
 from workers.channels.registry import open_channel
 from workers.flight import ChunkFlight, Passenger
+from workers.outcomes import write_outcomes
 from workers.preparing import Prepared, Preparer, price_micro
 from workers.recorder import Fenced, FlightRecorder
 from workers.recovery import recorder_path, recover
@@ -50,7 +47,6 @@ _CHUNK_BY_TYPE = {"smtp": 500, "http": 100, "kannel": 100}
 _CHUNK_SECONDS = 3.0
 _LEAST_CHUNK = 10
 _LONGEST_CHUNK_S = 10.0
-_PERHAPS_OUT = (Ending.ACCEPTED, Ending.IN_DOUBT)
 _FIRST_CLOSURE = timedelta(seconds=5)
 _LASTING_CLOSURE = timedelta(minutes=10)
 _LONGEST_CLOSURE = timedelta(minutes=30)
@@ -196,10 +192,8 @@ class Drain:
         for attempt in range(8):
             try:
                 with writing(self._engine) as connection:
-                    finish(connection, claimed.id, outcomes)
-                    settle_early_words(connection, [o.message_id for o in outcomes if o.ending in _PERHAPS_OUT])
+                    write_outcomes(connection, claimed.id, outcomes)
                     self._settle_lane(connection, claimed.lane, outcomes, down)
-                    self._suppress_dead(connection, outcomes)
             except DBAPIError as error:
                 if attempt == 7:
                     raise
@@ -220,20 +214,6 @@ class Drain:
             log.error("lane_closed", lane=lane, reason=down.text, seconds=wait.total_seconds(), lasting=down.lasting)
         elif any(outcome.ending is not Ending.UNTOUCHED for outcome in outcomes) and open_lane(connection, lane):
             log.info("lane_open_again", lane=lane)
-
-    def _suppress_dead(self, connection: Connection, outcomes: list[Outcome]) -> None:
-        """An address the relay calls dead at once is as dead as one that bounces later."""
-        for outcome in outcomes:
-            if outcome.ending is Ending.REFUSED and outcome.hard_bounce:
-                suppress(
-                    connection,
-                    channel=ChannelName.EMAIL,
-                    address=outcome.address,
-                    reason=SuppressionReason.HARD_BOUNCE,
-                    at=outcome.at,
-                    message_id=outcome.message_id,
-                    detail=outcome.reply,
-                )
 
 
 class Heartbeat:

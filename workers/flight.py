@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from kernel.clock import to_ms
 from kernel.errors import OutcomeUnknown, PermanentError, TransientError
 from kernel.vocabulary import FailReason
 from store.ledger import Ending, Outcome
 from templates.sms import ComposedSms
 from workers.channels.port import Parcel, Receipt
-from workers.recorder import Fenced, FlightRecorder, Slot
-
-HARD_BOUNCES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
-"""Enhanced codes that say the address itself is dead. Source: RFC 3463, IANA enhanced status codes."""
+from workers.recorder import TEXT_BYTES, Fenced, FlightRecorder, Slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +26,13 @@ class RetryPolicy:
     max_age: timedelta
 
     def next_try(
-        self, *, now: datetime, due_at: datetime, attempts: int, spread: float, at_least_s: float
+        self, *, now: datetime, planned_for: datetime, attempts: int, spread: float, at_least_s: float
     ) -> datetime | None:
         """Return when to try again after one more failure, or None where attempts or age are used up.
 
         Args:
             now: The present instant.
-            due_at: When the message was first due.
+            planned_for: When the message was first due.
             attempts: Failures before this one.
             spread: A number in [0, 1) that keeps a whole chunk from coming back in one instant.
             at_least_s: What the gateway asked for, in seconds.
@@ -46,7 +44,7 @@ class RetryPolicy:
             return None
         wait = min(self.first * 2 ** min(attempts, 16), self.longest) * (1 + spread / 4)
         again = now + max(wait, timedelta(seconds=at_least_s))
-        return again if again <= due_at + self.max_age else None
+        return again if again <= planned_for + self.max_age else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ class Passenger:
     """One message of the chunk and what its bookkeeping needs."""
 
     parcel: Parcel
-    due_at: datetime
+    planned_for: datetime
     attempts: int
     price_micro: int | None
     retry: RetryPolicy
@@ -89,7 +87,7 @@ class ChunkFlight:
         """See Flight.commit; a lease that ran out while this process was stopped counts as the fence."""
         if time.monotonic() >= self._lease_ends():
             raise Fenced
-        self._recorder.commit(index)
+        self._recorder.commit(index, to_ms(self._now()))
 
     def retract(self, index: int) -> None:
         """See Flight.retract."""
@@ -100,11 +98,14 @@ class ChunkFlight:
         passenger = self._passengers[index]
         parcel = passenger.parcel
         parts = parcel.content.parts if isinstance(parcel.content, ComposedSms) else None
-        self._recorder.record(index, Slot.ACCEPTED, receipt.code, receipt.gateway_id or receipt.reply, parts or 0)
+        # An SMS is known by its parts: then the text is the gateway's own id of it, which receipts will name.
+        text = receipt.reply if parts is None else _kept_whole(receipt.gateway_id)
+        at = self._now()
+        self._recorder.record(index, Slot.ACCEPTED, receipt.code, text, at_ms=to_ms(at), parts=parts or 0)
         self._outcomes[index] = Outcome(
             message_id=parcel.message_id,
             ending=Ending.ACCEPTED,
-            at=self._now(),
+            at=at,
             reply=receipt.reply,
             address=address_of(parcel),
             gateway_id=receipt.gateway_id,
@@ -114,17 +115,16 @@ class ChunkFlight:
 
     def refused(self, index: int, error: PermanentError) -> None:
         """See Flight.refused."""
-        self._recorder.record(index, Slot.REFUSED, error.code, error.text)
-        outcome = self._outcome(index, Ending.REFUSED, error.text)
-        self._outcomes[index] = replace(outcome, hard_bounce=error.enhanced in HARD_BOUNCES)
+        self._recorder.record(index, Slot.REFUSED, error.code, error.text, at_ms=to_ms(self._now()))
+        self._outcomes[index] = self._outcome(index, Ending.REFUSED, error.text)
 
     def deferred(self, index: int, error: TransientError) -> None:
         """See Flight.deferred; turns into a refusal where attempts or age are used up."""
-        self._recorder.record(index, Slot.DEFERRED, error.code, error.text)
+        self._recorder.record(index, Slot.DEFERRED, error.code, error.text, at_ms=to_ms(self._now()))
         passenger = self._passengers[index]
         retry_at = passenger.retry.next_try(
             now=self._now(),
-            due_at=passenger.due_at,
+            planned_for=passenger.planned_for,
             attempts=passenger.attempts,
             spread=(passenger.parcel.message_id * 7919 % 1000) / 1000,
             at_least_s=error.retry_after_s or 0.0,
@@ -157,9 +157,15 @@ class ChunkFlight:
             at=self._now(),
             reply=reply,
             address=address_of(parcel),
+            parts=parcel.content.parts if isinstance(parcel.content, ComposedSms) else None,
             fail_reason=fail_reason,
             retry_at=retry_at,
         )
+
+
+def _kept_whole(gateway_id: str | None) -> str:
+    """Return the id where a recorder's slot holds all of it: half an id would match nothing, or the wrong thing."""
+    return gateway_id if gateway_id and len(gateway_id.encode()) <= TEXT_BYTES else ""
 
 
 def address_of(parcel: Parcel) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -77,6 +78,7 @@ class Preparer:
                 sorted({message.contact_id for _, message in sendable}),
                 now=now,
                 currency=self._workspace.settings.currency,
+                zone=ZoneInfo(self._workspace.settings.timezone),
             )
         for index, message in self._within_rates(claim.lane, sendable, prepared, now):
             self._compose(index, message, contexts.get(message.contact_id), prepared, claim.lane, now)
@@ -166,7 +168,7 @@ class Preparer:
         prepared.go.append(
             Passenger(
                 parcel=parcel,
-                due_at=message.due_at,
+                planned_for=message.planned_for,
                 attempts=message.attempts,
                 price_micro=self._prices[lane],
                 retry=self._retry_of(pinned),

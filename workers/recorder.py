@@ -25,8 +25,11 @@ _MAGIC = b"CARILLN1"
 _HEADER = struct.Struct("<8sQI")
 _FENCE_AT = _HEADER.size
 _IDS_AT = 32
-_SLOT = struct.Struct("<BHBB59s")
-"""State, code, SMS parts, length of the text, text."""
+_SLOT = struct.Struct("<BHBBQ51s")
+"""State, code, SMS parts, length of the text, instant in milliseconds, text."""
+
+
+TEXT_BYTES = 51
 
 
 class Slot(IntEnum):
@@ -48,6 +51,7 @@ class Entry:
     slot: Slot
     code: int
     parts: int
+    at_ms: int
     text: str
 
 
@@ -106,26 +110,28 @@ class FlightRecorder:
             return False
         return True
 
-    def commit(self, index: int) -> None:
-        """Mark that the next byte cannot be taken back.
+    def commit(self, index: int, at_ms: int) -> None:
+        """Mark, with the present instant, that the next byte cannot be taken back.
 
         Raises:
             Fenced: somebody has taken the chunk over; the mark is withdrawn and nothing may be sent.
         """
-        self._memory[self._at(index)] = Slot.COMMITTED
+        place = self._at(index)
+        self._memory[place + 1 : place + _SLOT.size] = _SLOT.pack(0, 0, 0, 0, at_ms, b"")[1:]
+        self._memory[place] = Slot.COMMITTED
         if self._memory[_FENCE_AT]:
-            self._memory[self._at(index)] = Slot.UNTOUCHED
+            self._memory[place] = Slot.UNTOUCHED
             raise Fenced
 
     def retract(self, index: int) -> None:
         """Withdraw a mark: it turned out that nothing left after all."""
         self._memory[self._at(index)] = Slot.UNTOUCHED
 
-    def record(self, index: int, slot: Slot, code: int, text: str, parts: int = 0) -> None:
-        """Keep the gateway's answer; the state is written last, so that a torn write leaves the mark standing."""
-        raw = text.encode("utf-8", "replace")[:59]
+    def record(self, index: int, slot: Slot, code: int, text: str, *, at_ms: int, parts: int = 0) -> None:
+        """Keep the gateway's answer and its instant; the state goes last, so that a torn write leaves the mark."""
+        raw = text.encode("utf-8", "replace")[:TEXT_BYTES]
         place = self._at(index)
-        self._memory[place + 1 : place + _SLOT.size] = _SLOT.pack(0, code, min(parts, 255), len(raw), raw)[1:]
+        self._memory[place + 1 : place + _SLOT.size] = _SLOT.pack(0, code, min(parts, 255), len(raw), at_ms, raw)[1:]
         self._memory[place] = slot
 
     def raise_fence(self) -> None:
@@ -136,8 +142,8 @@ class FlightRecorder:
         """Yield every slot in the order of the chunk."""
         for index, message_id in enumerate(self._ids):
             place = self._at(index)
-            slot, code, parts, length, raw = _SLOT.unpack(self._memory[place : place + _SLOT.size])
-            yield Entry(message_id, Slot(slot), code, parts, raw[:length].decode("utf-8", "replace"))
+            slot, code, parts, length, at_ms, raw = _SLOT.unpack(self._memory[place : place + _SLOT.size])
+            yield Entry(message_id, Slot(slot), code, parts, at_ms, raw[:length].decode("utf-8", "replace"))
 
     def close(self, *, remove: bool) -> None:
         """Let go of the file; remove it once its outcomes are committed."""

@@ -13,18 +13,17 @@ from kernel.clock import from_ms
 from kernel.ids import boot_id, host_name
 from kernel.vocabulary import FailReason
 from store.engine import reading, writing
-from store.feedback import settle_early_words
 from store.ledger import (
     Abandoned,
     Ending,
     Outcome,
     abandoned,
     addresses,
-    finish,
     lease_over,
     sending_ids,
 )
 from store.types import database_now
+from workers.outcomes import write_outcomes
 from workers.recorder import Entry, FlightRecorder, Slot
 
 log = structlog.get_logger(__name__)
@@ -83,11 +82,12 @@ def _settle(
         sending = sending_ids(connection, claim.id)
         to = addresses(connection, list(sending))
         outcomes = [
-            _outcome(entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, "")), to.get(m, ""), price_micro, now, retry_after)
+            _outcome(
+                entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, 0, "")), to.get(m, ""), price_micro, now, retry_after
+            )
             for m in sending
         ]
-        finish(connection, claim.id, outcomes)
-        settle_early_words(connection, [outcome.message_id for outcome in outcomes])
+        write_outcomes(connection, claim.id, outcomes)
     recorder.close(remove=True)
     log.warning("chunk_recovered", claim=claim.id, **_tally(outcomes))
     return True
@@ -105,26 +105,29 @@ def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
         outcomes = [
             Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words, address=to.get(m, "")) for m in doubtful
         ]
-        finish(connection, claim.id, outcomes)
-        settle_early_words(connection, list(doubtful))
+        write_outcomes(connection, claim.id, outcomes)
     log.warning("chunk_recovered_blind", claim=claim.id, in_doubt=len(doubtful))
     return True
 
 
 def _outcome(entry: Entry, address: str, price_micro: int | None, now: datetime, retry_after: timedelta) -> Outcome:
     ending = _ENDINGS[entry.slot]
-    words = f"{entry.code} {entry.text}".strip() if entry.code else entry.text
+    is_sms = entry.parts > 0
+    words = entry.text
     if ending is Ending.IN_DOUBT:
         words = "the worker died between the final byte and the answer"
+    elif ending is Ending.ACCEPTED and is_sms:
+        words = str(entry.code)
     return Outcome(
         message_id=entry.message_id,
         ending=ending,
-        at=now,
+        # When it happened, not when it was found out: clicks are judged and caps counted by it.
+        at=from_ms(entry.at_ms) if entry.at_ms else now,
         reply=words,
         address=address,
         parts=entry.parts or None,
         cost_micro=None if price_micro is None else price_micro * (entry.parts or 1),
-        gateway_id=entry.text or None if ending is Ending.ACCEPTED else None,
+        gateway_id=entry.text or None if ending is Ending.ACCEPTED and is_sms else None,
         retry_at=now + retry_after if ending is Ending.DEFERRED else None,
         fail_reason=FailReason.REFUSED,
     )

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Table, func, select, type_coerce
 
 from campaigns.books import Books, books
+from campaigns.firing import CANNOT_FIRE
 from kernel.clock import from_ms, to_ms
-from kernel.vocabulary import MessageState, RunState
+from kernel.vocabulary import CampaignState, MessageState, RunState
 from store.tables import campaigns, inbox, lanes, messages, runs
 
 
@@ -27,7 +28,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What `carillon status` shows. `oldest_due_at` is None where nothing is due."""
+    """What `carillon status` shows. `oldest_due_at` is None where nothing is due; `stuck` tells what cannot fire."""
 
     messages: dict[str, int]
     due_now: int
@@ -37,6 +38,7 @@ class Status:
     campaigns: dict[str, int]
     inbox_waiting: int
     books: Books
+    stuck: tuple[str, ...]
 
     @property
     def balanced(self) -> bool:
@@ -56,7 +58,18 @@ def status(connection: Connection, *, now: datetime) -> Status:
         campaigns=_counts(connection, campaigns),
         inbox_waiting=_counts(connection, inbox).get("new", 0),
         books=books(connection),
+        stuck=stuck_campaigns(connection),
     )
+
+
+def stuck_campaigns(connection: Connection) -> tuple[str, ...]:
+    """Return what keeps active campaigns from firing, as "name: reason"."""
+    rows = connection.execute(
+        select(campaigns.c.name, campaigns.c.state_reason)
+        .where(campaigns.c.state == CampaignState.ACTIVE, campaigns.c.state_reason.startswith(CANNOT_FIRE))
+        .order_by(campaigns.c.name)
+    )
+    return tuple(f"{row.name}: {row.state_reason}" for row in rows)
 
 
 def _counts(connection: Connection, table: Table) -> dict[str, int]:

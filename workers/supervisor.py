@@ -34,6 +34,7 @@ class Child:
     ready: Callable[[], bool]
     process: subprocess.Popen[bytes] | None = None
     log: IO[bytes] | None = None
+    log_from: int = 0
     started: float = 0.0
     wait_s: float = _FIRST_WAIT_S
     next_start: float = field(default=0.0)
@@ -104,6 +105,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         ready_file(self._workspace.root, child.name).unlink(missing_ok=True)
         child.log = (self._logs / f"{child.name}.log").open("ab")
+        child.log_from = child.log.tell()
         # A session of its own: Ctrl-C at the terminal reaches us alone, and we let each child drain.
         child.process = subprocess.Popen(  # noqa: S603 - our own command line
             child.arguments,
@@ -166,5 +168,7 @@ class Supervisor:
             return False
 
     def _tail(self, child: Child) -> str:
+        """Return the last lines the child has said since it was started: older ones tell of mended mistakes."""
         path: Path = self._logs / f"{child.name}.log"
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        said = path.read_bytes()[child.log_from :].decode("utf-8", errors="replace")
+        return "\n".join(said.splitlines()[-15:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, select
 
@@ -82,5 +83,8 @@ def _context(engine: Engine, workspace: Workspace, contact: str | None, now: dat
             raise ConfigError(
                 f"there is no contact {contact!r}" if contact else "there is no contact yet; import some first"
             )
-        contexts = load_contexts(connection, [contact_id], now=now, currency=workspace.settings.currency)
+        settings = workspace.settings
+        contexts = load_contexts(
+            connection, [contact_id], now=now, currency=settings.currency, zone=ZoneInfo(settings.timezone)
+        )
         return contexts[contact_id], installation(connection)

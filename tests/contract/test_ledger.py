@@ -73,9 +73,9 @@ def test_claims_take_the_oldest_first_and_nothing_that_is_not_due(engine: Engine
     seed_messages(engine, 3, due_at=datetime.now(UTC) - timedelta(hours=1), name="late")
     seed_messages(engine, 3, name="now")
     mine = taken(engine, 4)
-    assert [message.due_at < datetime.now(UTC) - timedelta(minutes=30) for message in mine.messages] == [True] * 3 + [
-        False
-    ]
+    assert [message.planned_for < datetime.now(UTC) - timedelta(minutes=30) for message in mine.messages] == [
+        True
+    ] * 3 + [False]
     assert len(taken(engine).messages) == 2
     assert take(engine) is None
 

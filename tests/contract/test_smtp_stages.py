@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from kernel.errors import GatewayDown
@@ -161,3 +163,14 @@ def test_an_address_that_needs_smtputf8_is_refused_where_the_relay_lacks_it() ->
         channel.close()
         assert flight.endings == {0: "refused", 1: "accepted"}
         assert flight.errors[0].enhanced == "5.6.7"
+
+
+def test_a_relay_that_does_not_answer_quit_is_not_waited_for() -> None:
+    with SinkServer(Sink(answers_quit=False)) as server:
+        channel = SmtpChannel(gateway(server.port, timeout="10min"))
+        flight = RememberingFlight()
+        channel.deliver([mail("a+0@x.example", 0)], flight, lambda: True)
+        started = time.monotonic()
+        channel.close()
+    assert time.monotonic() - started < 10
+    assert flight.endings == {0: "accepted"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import Connection, Engine, event
@@ -63,7 +64,7 @@ def test_a_contact_is_seen_with_its_account_its_score_and_its_last_order(engine:
         )
         _order(connection, "5", account_id=shop, ordered_at=NOW, net_minor=99)
     with reading(engine) as connection:
-        seen = load_contexts(connection, [jane, 999_999], now=NOW, currency="GBP")
+        seen = load_contexts(connection, [jane, 999_999], now=NOW, currency="GBP", zone=UTC)
     assert set(seen) == {jane}
     assert seen[jane]["contact"] == {
         "id": jane,
@@ -90,7 +91,7 @@ def test_a_contact_without_account_score_or_order_has_none_of_them(engine: Engin
         _score(connection, Subject.CONTACT, buyer)
         _order(connection, "1", contact_id=buyer, ordered_at=NOW - timedelta(days=1), net_minor=300)
     with reading(engine) as connection:
-        seen = load_contexts(connection, [lone, buyer], now=NOW, currency="JPY")
+        seen = load_contexts(connection, [lone, buyer], now=NOW, currency="JPY", zone=UTC)
     assert seen[lone]["account"]["name"] == ""
     assert seen[lone]["rfm"] is None
     assert seen[lone]["last_order"] is None
@@ -105,7 +106,7 @@ def test_what_is_loaded_is_what_templates_are_checked_against(engine: Engine) ->
         _score(connection, Subject.ACCOUNT, shop)
         _order(connection, "1", account_id=shop, ordered_at=NOW - timedelta(days=1), net_minor=1)
     with reading(engine) as connection:
-        seen = load_contexts(connection, [jane], now=NOW, currency="GBP")[jane]
+        seen = load_contexts(connection, [jane], now=NOW, currency="GBP", zone=UTC)[jane]
     assert {name: frozenset(value) if isinstance(value, dict) else None for name, value in seen.items()} == SHAPE
 
 
@@ -117,6 +118,17 @@ def test_ten_thousand_contacts_take_a_handful_of_queries(engine: Engine) -> None
     statements: list[str] = []
     with reading(engine) as connection:
         event.listen(connection, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
-        seen = load_contexts(connection, range(1, 10_001), now=NOW, currency="GBP")
+        seen = load_contexts(connection, range(1, 10_001), now=NOW, currency="GBP", zone=UTC)
     assert len(seen) == 10_000
     assert len(statements) <= 8
+
+
+def test_the_day_of_the_last_order_is_that_of_the_workspaces_zone(engine: Engine) -> None:
+    midnight_in_berlin = datetime(2026, 3, 1, tzinfo=ZoneInfo("Europe/Berlin"))
+    with writing(engine) as connection:
+        shop = _account(connection, "Shop")
+        jane = _contact(connection, "jane", account_id=shop)
+        _order(connection, "1", account_id=shop, ordered_at=midnight_in_berlin, net_minor=1)
+    with reading(engine) as connection:
+        seen = load_contexts(connection, [jane], now=NOW, currency="EUR", zone=ZoneInfo("Europe/Berlin"))
+    assert seen[jane]["last_order"]["date"] == date(2026, 3, 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
+from kernel.clock import from_ms, to_ms
 from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel, SuppressionReason
 from store.engine import reading, writing
@@ -23,6 +24,7 @@ from workers.recorder import FlightRecorder, Slot
 from workers.recovery import recorder_path, recover
 
 SHORT = timedelta(seconds=20)
+AN_HOUR_AGO_MS = to_ms(datetime.now(UTC) - timedelta(hours=1))
 YAML = """\
 brand: {{name: Acme, postal_address: "1 Dock Road, Leeds"}}
 senders:
@@ -156,6 +158,18 @@ def test_a_message_deferred_too_often_fails_with_its_last_reply(engine: Engine, 
     assert "450" in row.reply
 
 
+def test_retries_and_waits_do_not_make_a_message_younger(engine: Engine, drain: Drain, server: SinkServer) -> None:
+    seed_messages(engine, 2, spec={**SPEC, "limits": {"max_age": "1h", "first_retry": "10min"}})
+    first_due = datetime.now(UTC) - timedelta(hours=1, seconds=1)
+    with writing(engine) as connection:
+        connection.execute(update(messages).where(messages.c.id == 1).values(planned_for=first_due, attempts=1))
+    run(drain)
+    with reading(engine) as connection:
+        got = [(row.state, row.reason) for row in connection.execute(select(messages).order_by(messages.c.id))]
+    assert got == [("skipped", "too_late"), ("sent", None)]
+    assert len(server.sink.accepted) == 1
+
+
 def test_a_lost_answer_is_in_doubt_and_never_sent_again(engine: Engine, drain: Drain, server: SinkServer) -> None:
     seed_messages(engine, 1, address="dotdrop+{n}@customer.example")
     run(drain)
@@ -232,10 +246,10 @@ def abandon(
         connection.execute(change(claims).values(lease_until=datetime.now(UTC) + timedelta(hours=1)))
         assert len(mark_sending(connection, mine.id)) == 4
         connection.execute(change(claims).values(lease_until=datetime.now(UTC) + lease))
-    recorder.commit(0)
-    recorder.record(0, Slot.ACCEPTED, 250, "queued")
-    recorder.commit(1)
-    recorder.record(2, Slot.REFUSED, 550, "no")
+    recorder.commit(0, AN_HOUR_AGO_MS)
+    recorder.record(0, Slot.ACCEPTED, 250, "250 2.0.0 queued", at_ms=AN_HOUR_AGO_MS)
+    recorder.commit(1, AN_HOUR_AGO_MS)
+    recorder.record(2, Slot.REFUSED, 550, "RCPT: 550 5.1.1 no such user", at_ms=AN_HOUR_AGO_MS)
     return mine, recorder
 
 
@@ -246,9 +260,12 @@ def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engin
     assert recover(engine, prices={}, retry_after=SHORT) == 1
     with reading(engine) as connection:
         got = [row.state for row in connection.execute(select(messages).order_by(messages.c.id))]
-        address = connection.execute(select(messages.c.address).where(messages.c.state == "sent")).scalar_one()
+        sent = connection.execute(select(messages).where(messages.c.state == "sent")).one()
+        dead = connection.execute(select(suppressions.c.address, suppressions.c.reason)).all()
     assert got == ["sent", "in_doubt", "failed", "planned"]
-    assert address == "user1@customer.example"
+    assert (sent.address, sent.reply, sent.gateway_id) == ("user1@customer.example", "250 2.0.0 queued", None)
+    assert sent.sent_at == from_ms(AN_HOUR_AGO_MS)
+    assert dead == [("user3@customer.example", "hard_bounce")]
     assert not recorder_path(str(tmp_path), mine.id).exists()
 
 

@@ -179,7 +179,7 @@ def test_a_cap_counts_accepted_messages_of_the_channel_within_its_time(engine: E
     add_contact(engine, "anna")
     first, second = fired(engine, tmp_path, TWO_STEPS, settings)
     later = NOW + 6 * DAY
-    change(engine, messages, messages.c.id == second, due_at=later)
+    change(engine, messages, messages.c.id == second, planned_for=later)
 
     assert isinstance(verdicts(engine, [second], later)[0], Go)
     send(engine, first)
@@ -221,7 +221,7 @@ def test_a_message_waits_for_the_window_of_its_recipient(engine: Engine, tmp_pat
     ]
     friday = datetime(2026, 12, 4, 18, 0, tzinfo=UTC)
     assert verdicts(engine, ids[:1], friday - 3 * DAY + timedelta(hours=1)) == [Wait(NOW.replace(day=2, hour=8))]
-    change(engine, messages, messages.c.id == ids[0], due_at=friday)
+    change(engine, messages, messages.c.id == ids[0], planned_for=friday)
     assert verdicts(engine, ids[:1], friday) == [Wait(datetime(2026, 12, 7, 8, 0, tzinfo=UTC))]
 
 

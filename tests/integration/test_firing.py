@@ -19,7 +19,7 @@ from campaigns.firing import Fired, fire_due
 from kernel.settings import Workspace
 from kernel.vocabulary import MessageState, RunState
 from store.engine import reading, writing
-from store.tables import campaigns, enrollments, holdouts, messages, runs
+from store.tables import campaigns, enrollments, holdouts, messages, runs, suppressions
 from tests.integration.campaigning import CAMPAIGN, NOW, add_account, add_contact, ledger, make_workspace, put
 
 WEEKLY = CAMPAIGN.replace('at: "2026-12-01 09:00"', 'cron: "0 9 * * tue"')
@@ -157,6 +157,26 @@ def test_the_account_limit_prefers_the_first_role_and_counts_excluded_people_out
         *[("skipped", "account_limit"), ("skipped", "excluded"), ("planned", None)] * 2,
         *[("planned", None)] * 2,
     ]
+
+
+def test_who_cannot_be_reached_takes_no_colleagues_place(engine: Engine, tmp_path: Path) -> None:
+    text = CAMPAIGN.replace("{segment: everybody}", "{segment: everybody, roles: [owner, buyer], per_account: 1}")
+    workspace = make_workspace(tmp_path, hello=text)
+    silent, mute, gone = (add_account(engine, name) for name in ("A1", "A2", "A3"))
+    add_contact(engine, "A1-owner", silent, role="owner", consent=())
+    add_contact(engine, "A1-buyer", silent, role="buyer")
+    add_contact(engine, "A2-owner", mute, role="owner", email=None)
+    add_contact(engine, "A2-buyer", mute, role="buyer")
+    add_contact(engine, "A3-owner", gone, role="owner", email="Gone@shop.example")
+    add_contact(engine, "A3-buyer", gone, role="buyer")
+    with writing(engine) as connection:
+        connection.execute(
+            suppressions.insert().values(channel="email", address="gone@shop.example", reason="hard_bounce", at=NOW)
+        )
+
+    started(engine, workspace)
+
+    assert ledger(engine, "state", "reason") == [("skipped", "account_limit"), ("planned", None)] * 3
 
 
 def test_whole_accounts_are_held_out_by_a_lasting_draw(engine: Engine, tmp_path: Path) -> None:
@@ -350,4 +370,6 @@ def test_one_campaign_that_cannot_fire_does_not_hold_up_the_others(engine: Engin
     assert type(caught.value).__name__ == "FiringFailed"
     with reading(engine) as connection:
         assert [run.campaign for run in list_runs(connection)] == ["hello"]
-        assert connection.execute(select(campaigns.c.name).where(campaigns.c.id == 1)).scalar_one() == "broken"
+        reasons = dict(connection.execute(select(campaigns.c.name, campaigns.c.state_reason)).all())
+    assert reasons["broken"].startswith("cannot fire: ")
+    assert reasons["hello"] == ""

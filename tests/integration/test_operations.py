@@ -189,7 +189,8 @@ def test_an_idle_workspace_has_an_empty_status(shop: Path) -> None:
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert list(told) == [
-        "messages", "due_now", "oldest_due_at", "lanes", "runs_open", "campaigns", "inbox_waiting", "books", "balanced"
+        "messages", "due_now", "oldest_due_at", "lanes", "runs_open", "campaigns", "inbox_waiting", "books", "stuck",
+        "balanced",
     ]  # fmt: skip
     assert (told["due_now"], told["oldest_due_at"], told["balanced"]) == (0, None, True)
     assert set(told["messages"]) == {state.value for state in MessageState}
@@ -230,6 +231,7 @@ def _fill(engine: Engine) -> None:
                     channel="email",
                     lane="relay",
                     state=state,
+                    planned_for=due,
                     due_at=due,
                 )
             )

@@ -66,6 +66,9 @@ def crowd(engine: Engine) -> None:
                 values["phone"] = None
             consent = () if number % 5 == place else ("email", "sms")
             add_contact(engine, f"c{number}-{place}", account, consent=consent, **values)
+        if number % 8 == 0:  # An account nobody of which has agreed.
+            quiet = add_account(engine, f"Q{number}", country="GB", timezone="Europe/Berlin")
+            add_contact(engine, f"q{number}", quiet, consent=(), role="buyer")
     with writing(engine) as connection:
         for number in (3, 4, 5):
             address = f"c{number}-1@shop.example"

@@ -58,6 +58,8 @@ class Sink:
     keep_bodies: bool = True
     connections: int = 0
     seen_once: set[str] = field(default_factory=set)
+    answers_quit: bool = True
+    open: set[asyncio.Transport] = field(default_factory=set)
     _file: int | None = None
 
     def keep(self, message_id: str, sender: str, recipient: str, body: bytes) -> None:
@@ -89,9 +91,13 @@ class Session(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.sink.connections += 1
+        self.sink.open.add(transport)
         transport.write(self.sink.banner)
         if not self.sink.banner.startswith(b"220"):
             transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.sink.open.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -130,8 +136,9 @@ class Session(asyncio.Protocol):
         elif verb == "DATA":
             self.data()
         elif verb == "QUIT":
-            self.transport.write(b"221 bye\r\n")
-            self.transport.close()
+            if self.sink.answers_quit:
+                self.transport.write(b"221 bye\r\n")
+                self.transport.close()
         elif verb in ("RSET", "NOOP", "HELO"):
             self.transport.write(b"250 ok\r\n")
         else:
@@ -206,9 +213,9 @@ class Session(asyncio.Protocol):
 class SinkServer:
     """A sink in a thread of this process."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, port: int = 0) -> None:
         self.sink = sink
-        self.port = 0
+        self.port = port
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -224,13 +231,15 @@ class SinkServer:
 
     def _run(self) -> None:
         async def listen() -> asyncio.Server:
-            return await self._loop.create_server(lambda: Session(self.sink), "127.0.0.1", 0, ssl=self.sink.tls)
+            return await self._loop.create_server(lambda: Session(self.sink), "127.0.0.1", self.port, ssl=self.sink.tls)
 
         server = self._loop.run_until_complete(listen())
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
         server.close()
+        for transport in list(self.sink.open):
+            transport.abort()
         self._loop.run_until_complete(asyncio.sleep(0))
         for task in asyncio.all_tasks(self._loop):
             task.cancel()

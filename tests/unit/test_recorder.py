@@ -11,18 +11,18 @@ from workers.recorder import Fenced, FlightRecorder, Slot
 
 def test_a_rescuer_reads_what_the_owner_knew(tmp_path: Path) -> None:
     owner = FlightRecorder.create(tmp_path / "1.flight", 1, [11, 12, 13, 14])
-    owner.commit(0)
-    owner.record(0, Slot.ACCEPTED, 250, "queued as 7", 2)
-    owner.commit(1)
-    owner.record(2, Slot.REFUSED, 550, "no such user")
+    owner.commit(0, 1000)
+    owner.record(0, Slot.ACCEPTED, 250, "queued as 7", at_ms=2000, parts=2)
+    owner.commit(1, 1000)
+    owner.record(2, Slot.REFUSED, 550, "no such user", at_ms=3000)
     rescuer = FlightRecorder.rescue(tmp_path / "1.flight")
     assert rescuer is not None
-    found = [(e.message_id, e.slot, e.code, e.parts, e.text) for e in rescuer.entries()]
+    found = [(e.message_id, e.slot, e.code, e.parts, e.at_ms, e.text) for e in rescuer.entries()]
     assert found == [
-        (11, Slot.ACCEPTED, 250, 2, "queued as 7"),
-        (12, Slot.COMMITTED, 0, 0, ""),
-        (13, Slot.REFUSED, 550, 0, "no such user"),
-        (14, Slot.UNTOUCHED, 0, 0, ""),
+        (11, Slot.ACCEPTED, 250, 2, 2000, "queued as 7"),
+        (12, Slot.COMMITTED, 0, 0, 1000, ""),
+        (13, Slot.REFUSED, 550, 0, 3000, "no such user"),
+        (14, Slot.UNTOUCHED, 0, 0, 0, ""),
     ]
     rescuer.close(remove=False)
     owner.close(remove=True)
@@ -31,13 +31,13 @@ def test_a_rescuer_reads_what_the_owner_knew(tmp_path: Path) -> None:
 
 def test_a_living_owner_keeps_its_lock_and_a_fence_stops_it(tmp_path: Path) -> None:
     owner = FlightRecorder.create(tmp_path / "1.flight", 1, [11, 12])
-    owner.commit(0)
+    owner.commit(0, 1000)
     rescuer = FlightRecorder.rescue(tmp_path / "1.flight")
     assert rescuer is not None
     assert not rescuer.owner_is_dead()
     rescuer.raise_fence()
     with pytest.raises(Fenced):
-        owner.commit(1)
+        owner.commit(1, 1000)
     assert [entry.slot for entry in rescuer.entries()] == [Slot.COMMITTED, Slot.UNTOUCHED]
     rescuer.close(remove=False)
     owner.close(remove=True)
@@ -48,9 +48,9 @@ import signal, sys
 from pathlib import Path
 from workers.recorder import FlightRecorder, Slot
 owner = FlightRecorder.create(Path(sys.argv[1]), 9, [1, 2, 3])
-owner.commit(0)
-owner.record(0, Slot.ACCEPTED, 250, "ok")
-owner.commit(1)
+owner.commit(0, 1000)
+owner.record(0, Slot.ACCEPTED, 250, "ok", at_ms=2000)
+owner.commit(1, 1000)
 print("ready", flush=True)
 signal.pause()
 """

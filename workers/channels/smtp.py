@@ -24,6 +24,8 @@ _ENHANCED = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})\b")
 _SENDER_POLICY = frozenset({"5.7.26", "5.7.27", "5.7.29", "5.7.30", "5.7.32", "5.7.40", "5.7.509", "5.7.515"})
 """Codes that blame the sender's set-up (SPF, DKIM, DMARC, TLS), never the recipient. Source: Gmail and Microsoft."""
 _LOST = (smtplib.SMTPServerDisconnected, OSError)
+_FAREWELL_S = 2.0
+"""How long a relay may take to answer QUIT."""
 
 
 class SmtpChannel:
@@ -47,11 +49,16 @@ class SmtpChannel:
         return greeting
 
     def close(self) -> None:
-        """QUIT; a failure here means nothing (RFC 5321: the messages have long been taken over)."""
+        """QUIT; a failure here means nothing (RFC 5321: the messages have long been taken over).
+
+        A relay that does not answer is not waited for: a worker told to stop would be killed over a farewell.
+        """
         connection, self._connection = self._connection, None
         if connection is None:
             return
         try:
+            if connection.sock is not None:
+                connection.sock.settimeout(_FAREWELL_S)
             connection.quit()
         except (smtplib.SMTPException, OSError):
             connection.close()

@@ -437,7 +437,8 @@ def upgrade() -> None:
         sa.Column("lane", sa.Text(), nullable=False, comment="name of the gateway it is to leave by"),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True, comment="why it was skipped or failed"),
-        sa.Column("due_at", INSTANT, nullable=False),
+        sa.Column("planned_for", INSTANT, nullable=False, comment="when it was first due: its age counts from here"),
+        sa.Column("due_at", INSTANT, nullable=False, comment="when it is due next; waits and retries move it"),
         sa.Column(
             "attempts",
             sa.Integer(),

@@ -1,0 +1,43 @@
+"""Writing down what became of a chunk: one way for the worker that sent it and for whoever recovers it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from kernel.vocabulary import Channel, SuppressionReason
+from store.feedback import settle_early_words, suppress
+from store.ledger import Ending, Outcome, finish
+
+_PERHAPS_OUT = (Ending.ACCEPTED, Ending.IN_DOUBT)
+_ENHANCED = re.compile(r"\b[45]\.\d{1,3}\.\d{1,3}\b")
+_HARD_BOUNCES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+"""Enhanced codes that say the address itself is dead. Source: RFC 3463, IANA enhanced status codes."""
+
+
+def write_outcomes(connection: Connection, claim_id: int, outcomes: Sequence[Outcome]) -> None:
+    """Commit a chunk's outcomes, settle what came back about it already, and suppress addresses called dead.
+
+    An address the relay calls dead at once is as dead as one that bounces later.
+    """
+    finish(connection, claim_id, outcomes)
+    settle_early_words(connection, [outcome.message_id for outcome in outcomes if outcome.ending in _PERHAPS_OUT])
+    for outcome in outcomes:
+        if outcome.ending is Ending.REFUSED and outcome.parts is None and _is_hard_bounce(outcome.reply):
+            suppress(
+                connection,
+                channel=Channel.EMAIL,
+                address=outcome.address,
+                reason=SuppressionReason.HARD_BOUNCE,
+                at=outcome.at,
+                message_id=outcome.message_id,
+                detail=outcome.reply,
+            )
+
+
+def _is_hard_bounce(reply: str) -> bool:
+    """Read the enhanced code out of an SMTP reply, as kept in the flight recorder too."""
+    found = _ENHANCED.search(reply)
+    return found is not None and found[0] in _HARD_BOUNCES

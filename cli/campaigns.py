@@ -147,12 +147,14 @@ def apply(names: NamesArgument = None, root: WorkspaceOption = Path(), as_json: 
 @reporting_errors
 def schema(
     kind: Annotated[str, typer.Argument(help="campaign or segment.")] = "campaign",
+    root: WorkspaceOption = Path(),
 ) -> None:
     """Print the JSON Schema of campaign (or segment) files, so that editors complete and check them.
 
     Example: carillon schema > .carillon/campaign.schema.json
     and in the first line of a campaign: # yaml-language-server: $schema=../.carillon/campaign.schema.json
     """
+    del root  # The schema is the same everywhere; scripts may pass the option to every command.
     if kind == "campaign":
         print_json(json_schema())
     elif kind == "segment":

@@ -22,13 +22,18 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @reporting_errors
 def init(
     folder: Annotated[
-        Path, typer.Argument(help="The folder to make; it may be there already if it holds no workspace.")
-    ],
+        Path | None,
+        typer.Argument(
+            help="The folder to make; it may be there already if it holds no workspace. Default: --workspace."
+        ),
+    ] = None,
+    root: WorkspaceOption = Path(),
 ) -> None:
     """Make a new workspace with one campaign that validates.
 
     Example: carillon init spring-shop
     """
+    folder = folder or root
     made = start_workspace(folder)
     for path in made:
         console.print(f"  made {folder / path}", markup=False, highlight=False)

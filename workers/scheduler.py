@@ -103,12 +103,24 @@ def run_scheduler(engine: Engine, workspace: Workspace) -> None:
 
 
 def _surviving(name: str, job: Callable[[], None]) -> Callable[[], None]:
-    """A tick that fails is logged and comes again: a database away for a minute must not end the scheduler."""
+    """A tick that fails is logged and comes again: a database away for a minute must not end the scheduler.
+
+    A failure that lasts is told once, and its end too: a tick comes every second.
+    """
+    told: list[str] = []
 
     def run() -> None:
         try:
             job()
         except (SQLAlchemyError, CarillonError, OSError) as error:
-            log.error("tick_failed", job=name, error=f"{type(error).__name__}: {error}")
+            # SQLAlchemy appends the statement with all its parameters; the first line says what is wrong.
+            words = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+            if told != [words]:
+                log.error("tick_failed", job=name, error=words)
+            told[:] = [words]
+        else:
+            if told:
+                log.info("tick_well_again", job=name)
+            told.clear()
 
     return run

@@ -51,8 +51,7 @@ class DelimitedTable:
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows; a row with too few or too many cells is broken, blank lines are passed over."""
         with _reading(self._path), open_text(self._path, self._gzipped) as file:
-            reader = csv.reader(file, delimiter=self._delimiter)
-            records = _records(reader, self._path)
+            records = _records(file, self._delimiter, self._path)
             next(records)
             yield from self._in_chunks(records)
 
@@ -89,19 +88,56 @@ class DelimitedTable:
         return Chunk(lines=pl.Series("line", lines, dtype=pl.Int64), frame=frame, broken=broken)
 
 
-def _records(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
+class _Lines:
+    """A file's lines on their way to the CSV reader: `record` is what it took since that was last cleared."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.record: list[str] = []
+        self.ended = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline()
+        if not line:
+            self.ended = True
+            raise StopIteration
+        self.record.append(line)
+        return line
+
+
+def _records(file: TextIO, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield each record that is not blank with the line it starts on."""
+    lines = _Lines(file)
+    reader = csv.reader(lines, delimiter=delimiter)
     while True:
         line = reader.line_num + 1
+        lines.record.clear()
         try:
             cells = next(reader)
+            if lines.ended or len(lines.record) > 1:
+                _check_quotes(lines.record, delimiter)
         except StopIteration:
             return
         except csv.Error as error:
-            hint = "a quotation mark that is never closed?" if "field larger" in str(error) else ""
+            hint = "a quotation mark that is never closed? those within a cell are doubled, as in \"5\"\" nail\""
             raise file_error(path, f"cannot be read from here on: {error}", hint, line) from error
         if any(cells):
             yield line, cells
+
+
+def _check_quotes(record: list[str], delimiter: str) -> None:
+    """Refuse a record whose quotation mark swallowed the lines below it, up to the next mark or the file's end.
+
+    Rows of one line may be lenient (`5" nail`, `"5" nail"`): what is wrong in them stays in them.
+
+    Raises:
+        csv.Error: a quoted cell has no end, or goes on after it.
+    """
+    for _ in csv.reader(record, delimiter=delimiter, strict=True):
+        pass
 
 
 def _delimiter_of(header: str) -> str:

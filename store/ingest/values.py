@@ -20,6 +20,8 @@ from store.ingest.places import country_code, language_tag, zone_name
 
 MAX_KEY = 200
 MAX_TEXT = 20_000
+MAX_ATTRIBUTE = 10**15
+"""Largest number kept as an attribute: a float still tells all whole numbers up to it apart."""
 _TRUE = ("true", "yes", "y", "1", "t")
 _FALSE = ("false", "no", "n", "0", "f")
 _EARLIEST_MS = -2_208_988_800_000
@@ -76,7 +78,8 @@ def _money(text: pl.Series, reading: Reading) -> pl.Series:
 
 
 def _float(text: pl.Series, reading: Reading) -> pl.Series:
-    return decimal_text(text, reading).cast(pl.Float64, strict=False).fill_nan(None)
+    number = decimal_text(text, reading).cast(pl.Float64, strict=False).fill_nan(None)
+    return number.set(number.abs() > MAX_ATTRIBUTE, None)
 
 
 _OFFSET = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
@@ -200,13 +203,14 @@ CONVERTERS: Mapping[FieldType, Converter] = MappingProxyType(
     }
 )
 ATTRIBUTE_CONVERTERS: Mapping[FieldType, Converter] = MappingProxyType(dict(CONVERTERS) | {FieldType.NUMBER: _float})
+"""Attributes are read as fields are, but their numbers are floats, and may be larger than a quantity."""
 
 _EXPECTED: Mapping[FieldType, str] = MappingProxyType(
     {
         FieldType.KEY: f"is longer than {MAX_KEY} characters",
         FieldType.TEXT: f"is longer than {MAX_TEXT} characters",
         FieldType.NUMBER: "is not a number up to a thousand million",
-        FieldType.MONEY: "is not an amount of money",
+        FieldType.MONEY: "is not an amount of money up to ten thousand million",
         FieldType.INSTANT: "is not a date or time; give date_format",
         FieldType.COUNTRY: "is not a country; map it under values",
         FieldType.LANGUAGE: "is not a language tag, as en or de-AT",
@@ -224,14 +228,20 @@ _EXPECTED: Mapping[FieldType, str] = MappingProxyType(
 )
 
 
-def refusal(kind: FieldType, reading: Reading) -> str:
+_EXPECTED_ATTRIBUTE: Mapping[FieldType, str] = MappingProxyType(
+    dict(_EXPECTED) | {FieldType.NUMBER: "is not a number up to a million thousand million"}
+)
+
+
+def refusal(kind: FieldType, reading: Reading, *, attribute: bool = False) -> str:
     """Return what is wrong with a cell that could not be read, to stand after its value."""
+    expected = (_EXPECTED_ATTRIBUTE if attribute else _EXPECTED)[kind]
     if kind in (FieldType.NUMBER, FieldType.MONEY) and not reading.typed:
         separator = "comma" if reading.decimal_comma else "point"
-        return f"{_EXPECTED[kind]} with a decimal {separator} (decimal_comma in sources.yaml)"
+        return f"{expected} with a decimal {separator} (decimal_comma in sources.yaml)"
     if kind is FieldType.PHONE and reading.region is None:
         return "is not a phone number with + and country prefix (or give phone_region)"
-    return _EXPECTED[kind]
+    return expected
 
 
 def constant_value(text: str, kind: FieldType, reading: Reading) -> Any:

@@ -60,9 +60,11 @@ class Processes:
 
     def terminate(self, name: str, seconds: float = 40.0) -> int:
         """SIGTERM a process and return its exit code."""
-        process = self.running.pop(name)
+        process = self.running[name]
         process.terminate()
-        return process.wait(seconds)
+        code = process.wait(seconds)
+        del self.running[name]  # Not before: what does not end is left to `stop_all`.
+        return code
 
     def stop_all(self) -> None:
         """End whatever still runs."""

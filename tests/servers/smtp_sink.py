@@ -10,7 +10,7 @@ What it does to a message is written in the recipient's local part, as `<fault>+
     dotlose                                             the same, but the message is not kept
     once450                                             450 at the first RCPT for this address, accepted afterwards
 
-Run as a process: python -m tests.servers.smtp_sink --port 0 --log FILE [--port-file FILE] [--messages FOLDER]
+Run as a process: python -m tests.servers.smtp_sink --port 0 --log FILE [--port-file FILE]
 """
 
 from __future__ import annotations

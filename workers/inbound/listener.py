@@ -30,6 +30,8 @@ from store.inbox import BOUNCE_SOURCE, put
 log = structlog.get_logger(__name__)
 
 MAIL_BYTES = 5 * 1024 * 1024
+LINE_BYTES = 1024 * 1024
+"""Mail systems exist that break the 998 of RFC 5322 in their reports, and return a whole HTML page in one line."""
 _RECIPIENTS = 100
 _START_S = 10.0
 
@@ -37,7 +39,7 @@ _START_S = 10.0
 class _Door(SMTP):
     """SMTP that also understands LHLO, whose client wants one answer per recipient (RFC 2033 section 4.2)."""
 
-    line_length_limit = 64 * 1024  # mail systems exist that break the 998 of RFC 5322 in their reports
+    line_length_limit = LINE_BYTES
     command_size_limit = 1024
     lmtp = False
 

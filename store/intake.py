@@ -10,15 +10,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy import Connection, delete, select
 
 from kernel.clock import to_ms
-from kernel.quantities import to_minor
+from kernel.quantities import minor_exponent, to_minor
 from kernel.vocabulary import OrderKind
 from store.ingest.bulk import among, ids_of, insert_rows, lock_facts
 from store.ingest.upserts import Upserted, create_missing, upsert
@@ -27,7 +27,15 @@ from store.tables import accounts, contacts, events, order_lines, orders, produc
 MAX_ITEMS = 1_000
 """Items of one batch."""
 _MAX_PROPERTIES = 20_000
+_MAX_PRODUCT = 10**12
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})",
+    re.IGNORECASE,
+)
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+"""The years the import of files accepts; outside, a date is a slip of a program."""
 
 
 def _checked_key(value: str) -> str:
@@ -41,8 +49,23 @@ def _plain_text(value: str) -> str:
     return _CONTROL.sub(" ", value).strip()
 
 
+def _instant(value: Any) -> datetime:
+    """Return the instant of ISO 8601 text with a zone.
+
+    Raises:
+        ValueError: anything else, numbers and digits that could be seconds since 1970 included.
+    """
+    if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+        raise ValueError("is not ISO text with a zone, as 2026-03-02T10:00:00Z")
+    at = datetime.fromisoformat(value.upper())
+    # Compared without arithmetic: the first and the last hours of the calendar have no UTC time.
+    if not _EARLIEST <= at <= _LATEST:
+        raise ValueError(f"{value} lies outside {_EARLIEST:%Y} to {_LATEST:%Y}")
+    return at
+
+
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(value)
+    text = json.dumps(value, allow_nan=False)
     if "\\u0000" in text or len(text) > _MAX_PROPERTIES:
         raise ValueError(f"must be at most {_MAX_PROPERTIES} characters of JSON without null characters")
     return value
@@ -50,6 +73,7 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
 
 Key = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_checked_key)]
 Money = Annotated[Decimal, Field(ge=-(10**10), le=10**10)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 
 
@@ -63,7 +87,7 @@ class LineIn(_Item):
     product: Key
     quantity: Annotated[Decimal, Field(ge=-(10**9), le=10**9)]
     unit_price: Money | None = None
-    amount: Annotated[Decimal, Field(ge=-(10**12), le=10**12)] | None = None
+    amount: Annotated[Decimal, Field(ge=-_MAX_PRODUCT, le=_MAX_PRODUCT)] | None = None
     unit_cost: Money | None = None
     product_name: Annotated[str, Field(max_length=500), AfterValidator(_plain_text)] = ""
 
@@ -71,8 +95,10 @@ class LineIn(_Item):
     def _priced(self) -> LineIn:
         if (self.amount is None) == (self.unit_price is None):
             raise ValueError("a line needs either amount or unit_price")
-        if abs(self.net()) > 10**12:
+        if abs(self.net()) > _MAX_PRODUCT:
             raise ValueError("quantity times unit_price is too large")
+        if abs(self.quantity * (self.unit_cost or 0)) > _MAX_PRODUCT:
+            raise ValueError("quantity times unit_cost is too large")
         return self
 
     def net(self) -> Decimal:
@@ -86,21 +112,28 @@ class OrderIn(_Item):
     """An order as programs send it; without `amount` it is the sum of its lines."""
 
     order: Key
-    ordered_at: AwareDatetime
+    ordered_at: Instant
     account: Key | None = None
     contact: Key | None = None
     amount: Money | None = None
     gross: Money | None = None
     currency: Currency | None = None
     kind: OrderKind | None = None
-    cancelled_at: AwareDatetime | None = None
+    cancelled_at: Instant | None = None
     lines: list[LineIn] | None = Field(default=None, max_length=10_000)
 
     @model_validator(mode="after")
     def _counted(self) -> OrderIn:
         if self.amount is None and not self.lines:
             raise ValueError("an order needs amount, or lines")
+        if sum(abs(line.net()) for line in self.lines or ()) > _MAX_PRODUCT:
+            raise ValueError("the sum of the lines is too large")
         return self
+
+    def amounts(self) -> dict[str, Decimal | None]:
+        """Return the amounts of money it names, by where they stand; prices of one piece are none."""
+        lines = {f"lines.{at}.amount": line.amount for at, line in enumerate(self.lines or ())}
+        return {"amount": self.amount, "gross": self.gross} | lines
 
 
 class EventIn(_Item):
@@ -108,7 +141,7 @@ class EventIn(_Item):
 
     event: Key
     name: Key
-    at: AwareDatetime
+    at: Instant
     account: Key | None = None
     contact: Key | None = None
     value: Money | None = None
@@ -160,15 +193,18 @@ def accept_orders(
         connection: A write transaction.
         items: At most `MAX_ITEMS`; of two with one number the last holds.
         now: When they came in.
-        currency: Of orders that name none; without it such orders are refused.
+        currency: Of orders that name none; without it such orders are refused, as are amounts with more decimals
+            than their currency has.
 
     Raises:
         ValueError: more than `MAX_ITEMS`.
     """
     known, refused = _known(connection, items, {one.order: index for index, one in enumerate(items)})
-    for index, one, _ in list(known):
-        if (one.currency or currency) is None:
-            refused.append(Refused(index=index, id=one.order, reason="the order names no currency"))
+    for index, one, _ in known:
+        code = one.currency or currency
+        reason = _too_fine(one.amounts(), code) if code else "the order names no currency"
+        if reason:
+            refused.append(Refused(index=index, id=one.order, reason=reason))
     lost = {one.index for one in refused}
     known = [one for one in known if one[0] not in lost]
     rows = [_order_row(one, whose, one.currency or currency or "") for _, one, whose in known]
@@ -189,7 +225,8 @@ def accept_events(
         connection: A write transaction.
         items: At most `MAX_ITEMS`.
         now: When they came in; an event cannot lie more than a day later.
-        currency: Of values that name none; without it such events are refused.
+        currency: Of values that name none; without it such events are refused, as are values with more decimals
+            than their currency has.
 
     Raises:
         ValueError: more than `MAX_ITEMS`.
@@ -198,11 +235,13 @@ def accept_events(
     known, refused = _known(connection, items, first)
     before = ids_of(connection, events, [one.event for _, one, _ in known])
     fresh = [entry for entry in known if entry[1].event not in before]
-    for index, one, _ in fresh:
-        if one.value is not None and (one.currency or currency) is None:
-            refused.append(Refused(index=index, id=one.event, reason="the value names no currency"))
-        elif to_ms(one.at) > to_ms(now) + 86_400_000:
-            refused.append(Refused(index=index, id=one.event, reason="lies more than a day in the future"))
+    homes = _people(connection, (one.contact for _, one, _ in fresh if one.contact and one.account))
+    for index, one, (account, _) in fresh:
+        reason = _against_event(one, one.currency or currency, now)
+        if one.contact in homes and one.account is not None and homes[one.contact][1] != account:
+            reason = f"contact {one.contact!r} is not of account {one.account!r}"
+        if reason:
+            refused.append(Refused(index=index, id=one.event, reason=reason))
     lost = {one.index for one in refused}
     rows = []
     for index, one, (account, contact) in fresh:
@@ -213,6 +252,24 @@ def accept_events(
     columns = ["account_id", "contact_id", "name", "at", "value_minor", "currency", "properties"]
     done = upsert(connection, events, columns, rows)
     return _intake(items, done, 0, refused)
+
+
+def _against_event(one: EventIn, currency: str | None, now: datetime) -> str:
+    """Return why a new event cannot be kept; empty where it can."""
+    if one.value is not None and currency is None:
+        return "the value names no currency"
+    if to_ms(one.at) > to_ms(now) + 86_400_000:
+        return "lies more than a day in the future"
+    return _too_fine({"value": one.value}, currency) if currency else ""
+
+
+def _too_fine(amounts: Mapping[str, Decimal | None], currency: str) -> str:
+    """Return which amount has more decimals than its currency; empty where none has. Zeros at the end do not count."""
+    decimals = minor_exponent(currency)
+    for place, amount in amounts.items():
+        if amount is not None and amount != round(amount, decimals):
+            return f"{place}: {amount!s:.40} has more decimals than {currency} has ({decimals})"
+    return ""
 
 
 def _intake(items: Sequence[Any], done: Upserted, changed: int, refused: list[Refused]) -> Intake:

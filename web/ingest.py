@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -47,7 +48,7 @@ async def _take(request: Request, model: type[Model], id_field: str, accept: _Ac
         answer.headers["WWW-Authenticate"] = 'Bearer realm="carillon"'
         return answer
     try:
-        given = json.loads(await request.body(), parse_constant=_refuse_constant)
+        given = json.loads(await request.body(), parse_constant=_refuse_constant, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         return _error(400, f"the body is not JSON: {error}")
     items = given if isinstance(given, list) else [given]
@@ -79,17 +80,19 @@ def _sorted_out(
         except ValidationError as error:
             refused.append(Refused(index=index, id=_id_of(item, id_field), reason=_words(error)))
         except ValueError as error:
-            refused.append(Refused(index=index, id="", reason=str(error)))
+            refused.append(Refused(index=index, id=_id_of(item, id_field), reason=str(error)))
     return places, good, refused
 
 
 def _check_text(item: Any) -> None:
-    """Refuse characters no database keeps, before they spoil the whole batch."""
+    """Refuse characters and numbers no database keeps, before they spoil the whole batch."""
     try:
-        text = json.dumps(item, ensure_ascii=False)
+        text = json.dumps(item, ensure_ascii=False, allow_nan=False)
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("holds half a surrogate pair, which is no text") from None
+    except ValueError:
+        raise ValueError("holds a number too large to be kept, as 1e999") from None
     if "\\u0000" in text:
         raise ValueError("holds a NUL character")
 
@@ -101,7 +104,14 @@ def _words(error: ValidationError) -> str:
 
 def _id_of(item: Any, id_field: str) -> str:
     value = item.get(id_field) if isinstance(item, dict) else None
-    return value[:200] if isinstance(value, str) else ""
+    # Half a surrogate pair cannot be sent back either.
+    return value[:200].encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+
+
+def _whole(digits: str) -> int | float:
+    """Return a whole number, or infinity where it is as much too large as 1e999 is, to be refused with its item."""
+    size = float(digits)
+    return int(digits) if math.isfinite(size) else size
 
 
 def _refuse_constant(name: str) -> None:

@@ -122,7 +122,7 @@ def _records(file: TextIO, delimiter: str, path: Path) -> Iterator[tuple[int, li
         except StopIteration:
             return
         except csv.Error as error:
-            hint = "a quotation mark that is never closed? those within a cell are doubled, as in \"5\"\" nail\""
+            hint = 'a quotation mark that is never closed? those within a cell are doubled, as in "5"" nail"'
             raise file_error(path, f"cannot be read from here on: {error}", hint, line) from error
         if any(cells):
             yield line, cells

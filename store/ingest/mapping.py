@@ -148,7 +148,7 @@ class Mapper:
             value = ATTRIBUTE_CONVERTERS[kind](text, self._reading)
             unread = text.is_not_null() & value.is_null()
             if bool(unread.any()):
-                reasons.append(_told(name, text, unread, refusal(kind, self._reading, attribute=True)))
+                reasons.append(_told(name, text, unread, refusal(kind, self._reading)))
             columns[name] = [
                 int(item) if isinstance(item, float) and item.is_integer() else item for item in value.to_list()
             ]

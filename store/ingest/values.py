@@ -209,8 +209,8 @@ _EXPECTED: Mapping[FieldType, str] = MappingProxyType(
     {
         FieldType.KEY: f"is longer than {MAX_KEY} characters",
         FieldType.TEXT: f"is longer than {MAX_TEXT} characters",
-        FieldType.NUMBER: "is not a number up to a thousand million",
-        FieldType.MONEY: "is not an amount of money up to ten thousand million",
+        FieldType.NUMBER: "is not a number",
+        FieldType.MONEY: "is not an amount of money",
         FieldType.INSTANT: "is not a date or time; give date_format",
         FieldType.COUNTRY: "is not a country; map it under values",
         FieldType.LANGUAGE: "is not a language tag, as en or de-AT",
@@ -228,20 +228,24 @@ _EXPECTED: Mapping[FieldType, str] = MappingProxyType(
 )
 
 
-_EXPECTED_ATTRIBUTE: Mapping[FieldType, str] = MappingProxyType(
-    dict(_EXPECTED) | {FieldType.NUMBER: "is not a number up to a million thousand million"}
+_LIMITS: Mapping[FieldType, str] = MappingProxyType(
+    {
+        FieldType.NUMBER: "up to a thousand million (as an attribute, up to 10¹⁵)",
+        FieldType.MONEY: "up to ten thousand million",
+    }
 )
 
 
-def refusal(kind: FieldType, reading: Reading, *, attribute: bool = False) -> str:
+def refusal(kind: FieldType, reading: Reading) -> str:
     """Return what is wrong with a cell that could not be read, to stand after its value."""
-    expected = (_EXPECTED_ATTRIBUTE if attribute else _EXPECTED)[kind]
-    if kind in (FieldType.NUMBER, FieldType.MONEY) and not reading.typed:
+    if kind in _LIMITS and not reading.typed:
         separator = "comma" if reading.decimal_comma else "point"
-        return f"{expected} with a decimal {separator} (decimal_comma in sources.yaml)"
+        return f"{_EXPECTED[kind]} with a decimal {separator} (decimal_comma in sources.yaml), {_LIMITS[kind]}"
+    if kind in _LIMITS:
+        return f"{_EXPECTED[kind]} {_LIMITS[kind]}"
     if kind is FieldType.PHONE and reading.region is None:
         return "is not a phone number with + and country prefix (or give phone_region)"
-    return expected
+    return _EXPECTED[kind]
 
 
 def constant_value(text: str, kind: FieldType, reading: Reading) -> Any:

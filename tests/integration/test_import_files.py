@@ -90,6 +90,47 @@ def test_a_record_over_several_lines_keeps_the_line_it_starts_on(tmp_path: Path)
     assert broken == ["6: has 3 cells where the header has 2", "7: has 1 cells where the header has 2"]
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('id,note\n1,x\n2,"never closed\n3,y\n4,z\n', 3),
+        ('id,note\n1,x\n2,"never closed', 3),
+        ('id,note\n1,x\n2,"', 3),
+        ('id,note\n1,"never closed\n2,y\n3,"z"\n4,w\n', 2),
+        ('id,"note\n1,x\n2,y\n', 1),
+    ],
+    ids=["to the end", "on the last line", "at the very end", "up to the next mark", "in the header"],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_a_quotation_mark_that_is_never_closed_swallows_no_rows(
+    tmp_path: Path, name: str, text: str, line: int
+) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    with pytest.raises(InputError, match=rf"{name}:{line}:1: cannot be read .*a quotation mark that is never closed"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("cell", "read_as"),
+    [
+        ('5" nail', '5" nail'),
+        ('"5"" nail"', '5" nail'),
+        ('"5" nail"', '5 nail"'),
+        ('"nail" ', "nail "),
+        (' "nail"', ' "nail"'),
+        ('"two\nlines, ""quoted"""', 'two\nlines, "quoted"'),
+        ('"two\r\n\r\nlines"', "two\r\n\r\nlines"),
+        ('""', None),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_lenient_quotation_marks_are_read_as_ever(tmp_path: Path, cell: str, read_as: str | None, end: str) -> None:
+    (tmp_path / "t.csv").write_bytes(f"note,id\n{cell},1\n{cell},2{end}".encode())
+    assert read(tmp_path / "t.csv")[1] == [(read_as, "1"), (read_as, "2")]
+    (tmp_path / "t.csv").write_bytes(f"id,note\n1,{cell}\n2,{cell}{end}".encode())
+    assert read(tmp_path / "t.csv")[1] == [("1", read_as), ("2", read_as)]
+
+
 def test_a_line_that_is_no_json_object_is_broken_and_the_rest_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"id": 1}\nnot json\n[1]\n\n{"id": 2.10, "of": {"x": true}}\n', encoding="utf-8")
     lines, rows, broken = read(tmp_path / "t.jsonl")

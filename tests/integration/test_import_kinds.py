@@ -125,6 +125,27 @@ def test_of_two_rows_with_one_number_the_last_holds_also_on_the_second_import(
     assert counts(imported(engine, workspace, "accounts", file)) == {"rows": 2, "unchanged": 1, "superseded": 1}
 
 
+@pytest.mark.parametrize("number", ["1e999", "inf", "-inf", "NaN", "10000000000000000"])
+def test_a_row_whose_number_is_infinite_or_too_large_is_rejected_and_the_others_kept(
+    engine: Engine, workspace: Workspace, number: str
+) -> None:
+    file = give_file(workspace, "a.csv", HEAD + f"A1,,,,,,,{number}\nA2,,,,,,,2500000000\n")
+    assert counts(imported(engine, workspace, "accounts", file)) == {"rows": 2, "new": 1, "rejected": 1}
+    assert f"seats: '{number}' is not a number" in rejected(workspace)
+    assert rows(engine, select(accounts.c.external_id, accounts.c.attributes)) == [("A2", {"seats": 2_500_000_000})]
+    product = '{{"Sku": "{}", "Name": "x", "Cur": "GBP", "Price": {}}}\n'
+    text = (
+        (product.format("S1", 1) + product.format("S2", number))
+        .replace("-inf", "-Infinity")
+        .replace(": inf", ": Infinity")
+    )
+    products_file = give_file(workspace, "p.jsonl", text)
+    assert counts(imported(engine, workspace, "products", products_file)) == {"rows": 2, "new": 1, "rejected": 1}
+    stock = give_file(workspace, "s.csv", f"Sku,Pieces\nS1,{number}\nS1,3\n")
+    assert counts(imported(engine, workspace, "stock", stock)) == {"rows": 2, "new": 1, "rejected": 1}
+    assert rows(engine, select(stock_levels.c.on_hand)) == [(3.0,)]
+
+
 def test_another_sources_columns_and_attributes_are_left_alone(engine: Engine, workspace: Workspace) -> None:
     seed(engine, workspace)
     give_sources(

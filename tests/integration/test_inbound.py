@@ -244,9 +244,23 @@ def test_mail_too_big_or_with_endless_lines_is_refused_and_the_door_stays_open(
         with pytest.raises(smtplib.SMTPException):
             client.sendmail("", [address], b"x\r\n" * 2_000_000)
         with pytest.raises(smtplib.SMTPException):
-            client.sendmail("", [address], b"x" * 200_000)
+            client.sendmail("", [address], b"x" * 1_100_000)
         client.sendmail("", [address], report())
     assert inbox_states(engine) == ["new"]
+
+
+@pytest.mark.parametrize("width", [1_100, 70_000, 1_000_000])
+def test_a_report_with_a_long_line_is_taken_whole(
+    engine: Engine, workspace: Workspace, door: BounceDoor, width: int
+) -> None:
+    [message] = sent_messages(engine)
+    raw = report(original="Subject: Offers\n\n" + "x" * width)
+    with smtplib.SMTP(door.host, door.port, timeout=60) as client:
+        client.sendmail("", [bounce_address(workspace, message)], raw)
+    assert rows(engine, inbox, "body") == [(raw,)]
+    assert process_inbox(engine, workspace, now=NOW) == 1
+    assert state_of(engine, message) == "bounced"
+    assert len(rows(engine, suppressions, "address")) == 1
 
 
 def test_what_cannot_be_kept_is_not_answered_for(sqlite_engine: Engine, workspace: Workspace) -> None:

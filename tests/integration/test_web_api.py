@@ -107,6 +107,31 @@ def test_characters_no_database_keeps_spoil_only_their_item(
     assert rows(engine, events, "external_id") == [("E-2",)]
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5_000])
+def test_a_number_beyond_all_bounds_spoils_only_its_item(
+    engine: Engine, workspace: Workspace, clock: TurnedClock, number: str
+) -> None:
+    sent_messages(engine)
+    events_text = json.dumps([{**EVENT, "properties": {"deep": [{"x": "?"}]}}, {**EVENT, "event": "E-2"}])
+    line = {"product": "S", "quantity": "?", "amount": 1}
+    orders_text = json.dumps([{**ORDER, "amount": "?"}, {**ORDER, "order": "O-2", "lines": [line]}, ORDER])
+    with served(engine, workspace, clock) as site:
+        about_events = site.post("/v1/events", data=events_text.replace('"?"', number), headers=BEARER)
+        about_orders = site.post("/v1/orders", data=orders_text.replace('"?"', number), headers=BEARER)
+    assert (about_events.status_code, about_orders.status_code) == (422, 422)
+    reason = "holds a number too large to be kept, as 1e999"
+    assert about_events.json()["refused"] == [{"index": 0, "id": "E-1", "reason": reason}]
+    assert [(one["index"], one["id"]) for one in about_orders.json()["refused"]] == [(0, "O-1"), (1, "O-2")]
+    assert rows(engine, events, "external_id") == [("E-2",)]
+    assert rows(engine, orders, "external_id", "net_minor") == [("O-1", 12050)]
+
+
+def test_an_item_whose_id_is_no_text_is_refused_by_its_place(site: Site) -> None:
+    answer = site.post("/v1/events", data=json.dumps({**EVENT, "event": "E\ud800"}), headers=BEARER)
+    assert answer.status_code == 422
+    assert [(one["index"], one["id"]) for one in answer.json()["refused"]] == [(0, "E?")]
+
+
 @pytest.mark.parametrize(
     "headers",
     [

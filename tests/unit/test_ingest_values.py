@@ -16,7 +16,7 @@ from store.ingest.money import MAX_AMOUNT, MAX_NUMBER, PRODUCT_SCALE, SCALE, exa
 from store.ingest.places import country_code, is_country, language_tag, zone_name
 from store.ingest.rejects import safe_cell
 from store.ingest.sources import date_pattern
-from store.ingest.values import CONVERTERS, Reading, stripped
+from store.ingest.values import ATTRIBUTE_CONVERTERS, CONVERTERS, MAX_ATTRIBUTE, Reading, refusal, stripped
 
 LONDON = Reading(zone="Europe/London")
 
@@ -48,6 +48,29 @@ def test_the_sum_of_many_tenths_is_exact() -> None:
 
 def test_numbers_that_are_none_or_too_large_are_refused() -> None:
     assert converted(FieldType.NUMBER, ["", None, "abc", "NaN", "1,5", "10000000000", "--1"]) == [None] * 7
+
+
+NO_NUMBERS: list[str | None] = ["1e999", "-1e999", "inf", "-inf", "+Infinity", "NaN", "-nan"]
+
+
+@pytest.mark.parametrize("reading", [LONDON, Reading(zone="UTC", typed=True), Reading(zone="UTC", decimal_comma=True)])
+def test_a_number_that_is_infinite_or_none_is_read_nowhere(reading: Reading) -> None:
+    for kind in (FieldType.NUMBER, FieldType.MONEY):
+        assert converted(kind, NO_NUMBERS, reading) == [None] * len(NO_NUMBERS)
+        assert ATTRIBUTE_CONVERTERS[kind](pl.Series(NO_NUMBERS), reading).to_list() == [None] * len(NO_NUMBERS)
+
+
+def test_numbers_are_read_up_to_the_limit_their_refusal_names() -> None:
+    edges: list[str | None] = [str(MAX_NUMBER), str(-MAX_NUMBER), f"{MAX_NUMBER}.1", str(-MAX_NUMBER - 1)]
+    assert converted(FieldType.NUMBER, edges) == [MAX_NUMBER * 10**SCALE, -MAX_NUMBER * 10**SCALE, None, None]
+    assert converted(FieldType.MONEY, [str(MAX_AMOUNT), str(MAX_AMOUNT + 1)]) == [MAX_AMOUNT * 10**SCALE, None]
+    large = pl.Series([str(MAX_ATTRIBUTE), str(-MAX_ATTRIBUTE), str(MAX_ATTRIBUTE + 1), "1e300"])
+    attributes = ATTRIBUTE_CONVERTERS[FieldType.NUMBER](large, LONDON).to_list()
+    assert attributes == [MAX_ATTRIBUTE, -MAX_ATTRIBUTE, None, None]
+    typed = Reading(zone="UTC", typed=True)
+    assert refusal(FieldType.NUMBER, typed) == "is not a number up to a thousand million (as an attribute, up to 10¹⁵)"
+    assert refusal(FieldType.MONEY, typed) == "is not an amount of money up to ten thousand million"
+    assert refusal(FieldType.NUMBER, LONDON).startswith("is not a number with a decimal point (decimal_comma in")
 
 
 def test_a_decimal_comma_is_read_where_the_source_says_so() -> None:

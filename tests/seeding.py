@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from campaigns.schema import CampaignSpec
 from kernel.vocabulary import MessageState
@@ -50,90 +50,66 @@ def seed_messages(
     """Plan `count` messages of one run, due now, and return the run's id."""
     due_at = due_at or datetime.now(UTC) - timedelta(seconds=1)
     with writing(engine) as connection:
-        campaign_id = connection.execute(
-            campaigns.insert()
-            .values(name=name, state="active", created_at=LONG_AGO, updated_at=LONG_AGO)
-            .returning(campaigns.c.id)
-        ).scalar_one()
-        version_id = connection.execute(
-            campaign_versions.insert()
-            .values(
-                campaign_id=campaign_id,
-                number=1,
-                digest="d",
-                spec=CampaignSpec.model_validate(spec or SPEC).model_dump(
-                    mode="json", by_alias=True, exclude_none=True
-                ),
-                files=FILES,
-                segments={},
-                applied_at=LONG_AGO,
-            )
-            .returning(campaign_versions.c.id)
-        ).scalar_one()
-        run_id: int = connection.execute(
-            runs.insert()
-            .values(
-                campaign_id=campaign_id, version_id=version_id, scheduled_for=LONG_AGO, state="open", fired_at=LONG_AGO
-            )
-            .returning(runs.c.id)
-        ).scalar_one()
-        account_id = connection.execute(
-            accounts.insert().values(external_id=f"A-{name}", name="Acme & Söhne").returning(accounts.c.id)
-        ).scalar_one()
-        first = (connection.execute(select(func.max(contacts.c.id))).scalar_one() or 0) + 1
-        ids = range(first, first + count)
-        connection.execute(
-            contacts.insert(),
-            [
-                {
-                    "id": i,
-                    "external_id": f"C-{name}-{i}",
-                    "account_id": account_id,
-                    "email": address.format(n=i),
-                    "phone": f"+4479{i:08d}",
-                    "first_name": f"Ann {i}",
-                }
-                for i in ids
-            ],
-        )
-        for channel in ("email", "sms"):
-            connection.execute(
-                consents.insert(),
-                [{"contact_id": i, "channel": channel, "status": "granted", "at": LONG_AGO} for i in ids],
-            )
+        run_id = _run(connection, name, spec or SPEC)
+        account_id, contact_ids = _people(connection, name, count, address)
         base = connection.execute(select(func.max(enrollments.c.id))).scalar_one() or 0
-        connection.execute(
-            enrollments.insert(),
-            [
-                {
-                    "id": base + n,
-                    "run_id": run_id,
-                    "contact_id": i,
-                    "account_id": account_id,
-                    "segment": "everyone",
-                    "held_out": False,
-                }
-                for n, i in enumerate(ids, start=1)
-            ],
-        )
-        connection.execute(
-            messages.insert(),
-            [
-                {
-                    "run_id": run_id,
-                    "step": 1,
-                    "enrollment_id": base + n,
-                    "contact_id": i,
-                    "channel": "email",
-                    "lane": lane,
-                    "state": MessageState.PLANNED,
-                    "planned_for": due_at,
-                    "due_at": due_at,
-                }
-                for n, i in enumerate(ids, start=1)
-            ],
-        )
+        places = [(base + number, contact_id) for number, contact_id in enumerate(contact_ids, start=1)]
+        enrolled = {"run_id": run_id, "account_id": account_id, "segment": "everyone", "held_out": False}
+        connection.execute(enrollments.insert(), [{"id": e, "contact_id": c, **enrolled} for e, c in places])
+        planned = {
+            "run_id": run_id,
+            "step": 1,
+            "channel": "email",
+            "lane": lane,
+            "state": MessageState.PLANNED,
+            "planned_for": due_at,
+            "due_at": due_at,
+        }
+        connection.execute(messages.insert(), [{"enrollment_id": e, "contact_id": c, **planned} for e, c in places])
     return run_id
+
+
+def _run(connection: Connection, name: str, spec: dict[str, Any]) -> int:
+    campaign = {"name": name, "state": "active", "created_at": LONG_AGO, "updated_at": LONG_AGO}
+    campaign_id = connection.execute(campaigns.insert().values(campaign).returning(campaigns.c.id)).scalar_one()
+    version = {
+        "campaign_id": campaign_id,
+        "number": 1,
+        "digest": "d",
+        "spec": CampaignSpec.model_validate(spec).model_dump(mode="json", by_alias=True, exclude_none=True),
+        "files": FILES,
+        "segments": {},
+        "applied_at": LONG_AGO,
+    }
+    version_id = connection.execute(
+        campaign_versions.insert().values(version).returning(campaign_versions.c.id)
+    ).scalar_one()
+    run = {"campaign_id": campaign_id, "version_id": version_id, "scheduled_for": LONG_AGO, "state": "open"}
+    return int(connection.execute(runs.insert().values(**run, fired_at=LONG_AGO).returning(runs.c.id)).scalar_one())
+
+
+def _people(connection: Connection, name: str, count: int, address: str) -> tuple[int, range]:
+    """Add an account and its contacts, who have agreed to everything; return its id and theirs."""
+    account = {"external_id": f"A-{name}", "name": "Acme & Söhne"}
+    account_id = connection.execute(accounts.insert().values(account).returning(accounts.c.id)).scalar_one()
+    first = (connection.execute(select(func.max(contacts.c.id))).scalar_one() or 0) + 1
+    ids = range(first, first + count)
+    people = [
+        {
+            "id": i,
+            "external_id": f"C-{name}-{i}",
+            "account_id": account_id,
+            "email": address.format(n=i),
+            "phone": f"+4479{i:08d}",
+            "first_name": f"Ann {i}",
+        }
+        for i in ids
+    ]
+    connection.execute(contacts.insert(), people)
+    granted = {"status": "granted", "at": LONG_AGO}
+    for channel in ("email", "sms"):
+        connection.execute(consents.insert(), [{"contact_id": i, "channel": channel, **granted} for i in ids])
+    return account_id, ids
 
 
 def states(engine: Engine) -> dict[str, int]:

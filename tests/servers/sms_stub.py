@@ -26,6 +26,7 @@ KANNEL_ANSWERS: dict[str, tuple[int, str]] = {
     "queue": (202, "3: Queued for later delivery"),
     "refuse": (400, "Missing receiver number, rejected"),
     "unauthorized": (403, "Authorization failed for sendsms"),
+    "no-sender": (400, "Sender missing and no global set, rejected"),
     "busy": (503, "Temporal failure, try again later."),
     "garbage": (200, "what"),
 }

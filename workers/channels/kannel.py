@@ -15,6 +15,7 @@ import requests
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError
 from kernel.settings import KannelGateway, duration
 from templates.sms import ComposedSms
+from templates.sms_parts import Encoding
 from workers.channels.http import Answer, SmsOverHttp, post
 from workers.channels.port import Parcel, Receipt
 
@@ -37,7 +38,7 @@ class KannelChannel(SmsOverHttp):
             "to": content.address,
             "text": content.text,
             "charset": "UTF-8",
-            "coding": "0" if content.encoding == "gsm" else "2",
+            "coding": "0" if content.encoding is Encoding.GSM7 else "2",
         }
         if gateway.sender:
             query["from"] = gateway.sender
@@ -57,6 +58,9 @@ class KannelChannel(SmsOverHttp):
             raise GatewayDown(f"Kannel is busy: {answer.excerpt}")
         if answer.status == 403:
             raise GatewayDown(f"Kannel refuses the log-in: {answer.excerpt}", lasting=True)
+        if answer.status == 400 and "sender" in answer.text.lower():
+            # "Sender missing and no global set, rejected": ours to mend, no message is to blame.
+            raise GatewayDown(f"Kannel wants a sender; set `sender` of the gateway: {answer.excerpt}", lasting=True)
         if answer.status == 400:
             raise PermanentError(answer.excerpt, code=400)
         if answer.status == 404:

@@ -61,7 +61,6 @@ class FailReason(StrEnum):
     """Why a message that was to be sent never will be."""
 
     TEMPLATE_ERROR = "template_error"
-    COMPOSE_ERROR = "compose_error"
     REFUSED = "refused"
     RETRIES_EXHAUSTED = "retries_exhausted"
 

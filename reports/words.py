@@ -23,7 +23,6 @@ REASONS = {
     "cancelled": "the campaign was cancelled",
     "contact_deleted": "the contact was deleted",
     "template_error": "the template could not be filled in",
-    "compose_error": "the message could not be put together",
     "refused": "refused by the receiving side",
     "retries_exhausted": "put off too often",
 }

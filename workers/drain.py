@@ -36,7 +36,7 @@ from workers.channels.port import Channel
 from workers.channels.registry import open_channel
 from workers.flight import ChunkFlight, Passenger
 from workers.outcomes import write_outcomes
-from workers.preparing import Prepared, Preparer, price_micro
+from workers.preparing import Prepared, Preparer, prices_micro
 from workers.recorder import Fenced, FlightRecorder
 from workers.recovery import recorder_path, recover
 
@@ -60,6 +60,7 @@ class Drain:
         self._workspace = workspace
         self._preparer = Preparer(engine, workspace)
         self._channels: dict[str, Channel] = {}
+        self._prices = prices_micro(workspace)
         self._pace: dict[str, float] = {}
         self._lease = lease
         self._folder = workspace.data_dir / "flight"
@@ -71,7 +72,7 @@ class Drain:
         Returns:
             How many messages the gateway took over.
         """
-        recover(self._engine, prices=self._prices(), retry_after=self._first_retry)
+        recover(self._engine, prices=self._prices, retry_after=self._first_retry)
         channel = self._channel(lane)
         if channel is None:
             log.error("lane_without_gateway", lane=lane, remedy="put the gateway back into carillon.yaml")
@@ -98,9 +99,6 @@ class Drain:
                 return None
             self._channels[lane] = channel
         return self._channels[lane]
-
-    def _prices(self) -> dict[str, int | None]:
-        return {lane: price_micro(self._workspace, lane) for lane in self._workspace.settings.gateways}
 
     def _chunk(self, lane: str, channel: Channel, stopping: Callable[[], bool]) -> int | None:
         """Handle one chunk; None where nothing was due or the lane closed, else how many were accepted."""

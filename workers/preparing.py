@@ -59,7 +59,7 @@ class Preparer:
         self._signer: Signer = workspace.signer()
         self._links = LinkRegistry(engine)
         self._versions: OrderedDict[int, PinnedCampaign] = OrderedDict()
-        self._prices = {lane: price_micro(workspace, lane) for lane in workspace.settings.gateways}
+        self._prices = prices_micro(workspace)
         self._policies: dict[int, RetryPolicy] = {}
         self._steps: OrderedDict[tuple[int, int, str], MailStep | SmsStep] = OrderedDict()
         with reading(engine) as connection:
@@ -240,7 +240,7 @@ def retry_policy(settings: Settings, limits: Limits | None) -> RetryPolicy:
     )
 
 
-def price_micro(workspace: Workspace, lane: str) -> int | None:
-    """Return what one message or SMS part costs at a gateway, in millionths of the currency; None without a price."""
-    price = getattr(workspace.settings.gateways.get(lane), "price", None)
-    return int(Decimal(price).scaleb(6)) if price else None
+def prices_micro(workspace: Workspace) -> dict[str, int | None]:
+    """Return what one message or SMS part costs by gateway, in millionths of the currency; None without a price."""
+    prices = {name: getattr(gateway, "price", None) for name, gateway in workspace.settings.gateways.items()}
+    return {name: int(Decimal(price).scaleb(6)) if price else None for name, price in prices.items()}

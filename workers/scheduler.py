@@ -24,7 +24,7 @@ from reports.schedule import plan_reports
 from workers.app import configure, ready_file
 from workers.dispatcher import Dispatcher
 from workers.inbound.maildir import collect_maildirs
-from workers.preparing import price_micro
+from workers.preparing import prices_micro
 from workers.recovery import recover
 
 log = structlog.get_logger(__name__)
@@ -53,8 +53,7 @@ class Ticker:
     def sweep(self) -> None:
         """Settle chunks of dead workers, and close runs that have ended."""
         settings = self._workspace.settings
-        prices = {lane: price_micro(self._workspace, lane) for lane in settings.gateways}
-        recover(self._engine, prices=prices, retry_after=duration(settings.limits.first_retry))
+        recover(self._engine, prices=prices_micro(self._workspace), retry_after=duration(settings.limits.first_retry))
         close_finished_runs(self._engine, now=self._clock())
 
     def house(self) -> None:

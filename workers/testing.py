@@ -18,17 +18,10 @@ from store.engine import reading
 from store.schema import installation
 from store.tables import contacts
 from templates.context import load_contexts
+from templates.links import PreviewLinks
 from templates.mail import MailStep
 from workers.channels.port import Receipt
 from workers.single import first_gateway, send_one
-
-
-class _NoLinks:
-    """Test sends register no links: their tokens are signed for message 0, which no click can find."""
-
-    def link_id(self, url: str) -> int:
-        """Return 0 for every URL."""
-        return 0 * len(url)
 
 
 def send_test(
@@ -64,12 +57,12 @@ def send_test(
     lane = pinned.spec.steps[step - 1].gateway or first_gateway(workspace, pinned.spec.steps[step - 1].channel)
     prepared = prepare_step(workspace, pinned, step, language, workspace.signer(), name)
     if isinstance(prepared, MailStep):
-        content: Any = prepared.compose(message_id=0, address=address, context=context, date=now, links=_NoLinks())
+        content: Any = prepared.compose(message_id=0, address=address, context=context, date=now, links=PreviewLinks())
         content = replace(
             content, data=content.data.replace(b"\r\nSubject: ", b"\r\nX-Carillon-Test: yes\r\nSubject: ", 1)
         )
     else:
-        content = prepared.compose(message_id=0, address=address, context=context, links=_NoLinks())
+        content = prepared.compose(message_id=0, address=address, context=context, links=PreviewLinks())
     return send_one(workspace, lane, content)
 
 

@@ -26,7 +26,8 @@ _ANSWER_LIMIT = 64 * 1024
 class SmsOverHttp(ABC):
     """What adapters share that send one SMS by one HTTP request, over one kept-alive session."""
 
-    def __init__(self, *, receipt_url: str) -> None:
+    def __init__(self, *, timeout: str, receipt_url: str) -> None:
+        self._timeout_s = duration(timeout).total_seconds()
         self._receipt_url = receipt_url
         self._session = new_session()
 
@@ -38,31 +39,39 @@ class SmsOverHttp(ABC):
         """Close kept-alive connections."""
         self._session.close()
 
+    def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt:
+        if not isinstance(parcel.content, ComposedSms):
+            raise ConfigError("this gateway carries SMS only")
+        request = self._request(parcel.content, parcel.ref)
+        return self._read(post(self._session, request, self._timeout_s, commit, retract))
+
     @abstractmethod
-    def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt: ...
+    def _request(self, content: ComposedSms, ref: str) -> requests.Request:
+        """Return the provider's request for one SMS; `ref` is our signed reference of it."""
+
+    @abstractmethod
+    def _read(self, answer: Answer) -> Receipt:
+        """Return what the provider's answer means, or raise it as an error."""
 
 
 class HttpChannel(SmsOverHttp):
     """One provider described in carillon.yaml."""
 
     def __init__(self, gateway: HttpGateway, *, receipt_url: str) -> None:
-        super().__init__(receipt_url=receipt_url)
+        super().__init__(timeout=gateway.timeout, receipt_url=receipt_url)
         self._gateway = gateway
 
-    def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt:
+    def _request(self, content: ComposedSms, ref: str) -> requests.Request:
         gateway = self._gateway
-        content = parcel.content
-        if not isinstance(content, ComposedSms):
-            raise ConfigError("an HTTP gateway carries SMS only")
         values = {
             "to": content.address,
             "from": gateway.sender,
             "text": content.text,
-            "ref": parcel.ref,
+            "ref": ref,
             "parts": str(content.parts),
             "receipt_url": self._receipt_url,
         }
-        request = requests.Request(
+        return requests.Request(
             gateway.method,
             gateway.url,
             headers={name: fill(value.get_secret_value(), values) for name, value in gateway.headers.items()},
@@ -73,8 +82,6 @@ class HttpChannel(SmsOverHttp):
             if gateway.username and gateway.password
             else None,
         )
-        answer = post(self._session, request, duration(gateway.timeout).total_seconds(), commit, retract)
-        return self._read(answer)
 
     def _read(self, answer: Answer) -> Receipt:
         refuse_by_status(answer)

@@ -7,31 +7,27 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from urllib.parse import quote
 
 import requests
 
-from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError
-from kernel.settings import KannelGateway, duration
+from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError
+from kernel.settings import KannelGateway
 from templates.sms import ComposedSms
 from templates.sms_parts import Encoding
-from workers.channels.http import Answer, SmsOverHttp, post
-from workers.channels.port import Parcel, Receipt
+from workers.channels.http import Answer, SmsOverHttp
+from workers.channels.port import Receipt
 
 
 class KannelChannel(SmsOverHttp):
     """One Kannel smsbox. The password stands in the URL, so URLs are never logged."""
 
     def __init__(self, gateway: KannelGateway, *, receipt_url: str) -> None:
-        super().__init__(receipt_url=receipt_url)
+        super().__init__(timeout=gateway.timeout, receipt_url=receipt_url)
         self._gateway = gateway
 
-    def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt:
+    def _request(self, content: ComposedSms, ref: str) -> requests.Request:
         gateway = self._gateway
-        content = parcel.content
-        if not isinstance(content, ComposedSms):
-            raise ConfigError("Kannel carries SMS only")
         query = {
             "username": gateway.username,
             "password": gateway.password.get_secret_value(),
@@ -47,9 +43,8 @@ class KannelChannel(SmsOverHttp):
         if gateway.dlr_mask and self._receipt_url:
             # %d is the receipt's type, %A the SMSC's words, %F its id; our own reference comes first.
             query["dlr-mask"] = str(gateway.dlr_mask)
-            query["dlr-url"] = f"{self._receipt_url}?ref={quote(parcel.ref)}&type=%d&answer=%A&id=%F"
-        request = requests.Request("GET", gateway.url, params=query)
-        return self._read(post(self._session, request, duration(gateway.timeout).total_seconds(), commit, retract))
+            query["dlr-url"] = f"{self._receipt_url}?ref={quote(ref)}&type=%d&answer=%A&id=%F"
+        return requests.Request("GET", gateway.url, params=query)
 
     def _read(self, answer: Answer) -> Receipt:
         if answer.status == 202 and answer.text[:2] in ("0:", "3:"):

@@ -43,7 +43,7 @@ from campaigns.versions import PinnedCampaign
 from kernel.vocabulary import Channel, ConsentStatus, SkipReason, Subject
 from segments.compiler import members
 from store.sql import in_slices
-from store.tables import accounts, consents, contacts, rfm_scores, suppressions
+from store.tables import accounts, consents, contacts, profiles, suppressions
 from store.types import Id
 
 _temporary = MetaData()
@@ -198,14 +198,14 @@ def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> An
             first.c.position,
             preference.label("preference"),
             zone.label("zone"),
-            rfm_scores.c.segment.label("rfm_segment"),
+            profiles.c.rfm_segment,
             case((_reachable(pinned), 0), else_=1).label("unreachable"),
         )
         .join(first, first.c.contact_id == contacts.c.id)
         .join(accounts, accounts.c.id == contacts.c.account_id, isouter=True)
         .join(
-            rfm_scores,
-            and_(rfm_scores.c.subject == Subject.ACCOUNT, rfm_scores.c.subject_id == contacts.c.account_id),
+            profiles,
+            and_(profiles.c.subject == Subject.ACCOUNT, profiles.c.subject_id == contacts.c.account_id),
             isouter=True,
         )
     )

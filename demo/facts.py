@@ -12,7 +12,7 @@ from demo.behaviour import Person
 from kernel.clock import to_ms
 from kernel.vocabulary import ACCEPTED_STATES, MessageState, OrderKind, Subject
 from store.engine import reading
-from store.tables import accounts, campaigns, contacts, enrollments, inbox, messages, orders, rfm_scores, runs
+from store.tables import accounts, campaigns, contacts, enrollments, inbox, messages, orders, profiles, runs
 
 
 def people(engine: Engine) -> dict[str, Person]:
@@ -23,14 +23,14 @@ def people(engine: Engine) -> dict[str, Person]:
             contacts.c.phone,
             contacts.c.external_id,
             accounts.c.external_id.label("account"),
-            rfm_scores.c.segment,
-            rfm_scores.c.monetary_minor,
-            rfm_scores.c.frequency,
+            profiles.c.rfm_segment,
+            profiles.c.monetary_minor,
+            profiles.c.frequency,
         )
         .join(accounts, accounts.c.id == contacts.c.account_id)
         .join(
-            rfm_scores,
-            and_(rfm_scores.c.subject == Subject.ACCOUNT, rfm_scores.c.subject_id == accounts.c.id),
+            profiles,
+            and_(profiles.c.subject == Subject.ACCOUNT, profiles.c.subject_id == accounts.c.id),
             isouter=True,
         )
     )
@@ -43,7 +43,7 @@ def people(engine: Engine) -> dict[str, Person]:
                     address=address,
                     account_code=row.account,
                     contact_code=row.external_id,
-                    group=row.segment or "",
+                    group=row.rfm_segment or "",
                     usual_order=max(usual, 25.0),
                 )
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from kernel.documents import Document, read_document
 from kernel.errors import ConfigError
@@ -211,13 +211,42 @@ class Limits(Strict):
     first_retry: DurationText = Field(default="5min", description="Wait after the first deferral; doubles each time.")
 
 
+class RfmGroupRule(Strict):
+    """A named group of the shop's own map: which scores belong to it; an axis left out takes every score."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    r: list[int] | None = Field(default=None, min_length=1, description="Scores of recency, as [4, 5].")
+    f: list[int] | None = Field(default=None, min_length=1, description="Scores of frequency.")
+    m: list[int] | None = Field(default=None, min_length=1, description="Scores of money.")
+
+
+class RfmMapSettings(Strict):
+    """The shop's own map from scores to groups: complete and, unless ordered, without overlap."""
+
+    ordered: bool = Field(default=False, description="true: the first group that fits is the one.")
+    groups: list[RfmGroupRule] = Field(min_length=1)
+
+
 class RfmSettings(Strict):
     """How RFM is scored unless a command says otherwise."""
 
-    scheme: Literal["quintiles", "thresholds"] = "quintiles"
+    scheme: Literal["quintiles", "quantiles", "thresholds", "equal_behaviour", "thirds"] = "quintiles"
+    scores: int = Field(default=5, ge=2, le=10, description="How many scores an axis has, for scheme: quantiles.")
     ties: Literal["stable", "first"] = "stable"
-    monetary: Literal["net", "gross"] = "net"
+    monetary: Literal["net", "gross", "margin", "average"] = "net"
+    recency: Literal["days", "relative"] = Field(
+        default="days", description="relative: days since the last order over the account's own median gap."
+    )
+    map: Literal["grid", "eleven", "six"] | RfmMapSettings | None = Field(
+        default=None, description="Scores to groups; default: six for scheme: thirds, else grid."
+    )
     window: DurationText | None = None
+    rollup: Literal["none", "parent", "top"] = Field(
+        default="none", description="Score each account by itself, or children together with their parent or topmost."
+    )
+    band: float = Field(
+        default=0.0, ge=0, lt=0.5, description="Hysteresis: a border is crossed only by more than this share of it."
+    )
     recency_days: list[int] | None = Field(
         default=None, description="Thresholds, best first: at most these days = 5, 4, 3, 2."
     )
@@ -225,6 +254,95 @@ class RfmSettings(Strict):
         default=None, description="Thresholds, best first: at least these orders = 5, 4, 3, 2."
     )
     money: list[float] | None = Field(default=None, description="Thresholds, best first, in major units.")
+    refit_every: DurationText = Field(
+        default="30d", description="How long cut-offs stay frozen before they are fitted anew."
+    )
+
+
+Feature = Literal[
+    "recency_days", "orders", "net", "average_order", "gap_days", "products", "return_share", "tenure_days"
+]
+
+
+class ClusterSettings(Strict):
+    """How buyers are grouped by k-means."""
+
+    k: int | None = Field(default=None, ge=2, le=20, description="How many; none: chosen by stability and size.")
+    features: list[Feature] | None = Field(
+        default=None, min_length=1, description="Default: recency, orders, money, cadence, assortment, return share."
+    )
+    seed: int = 1
+    refit_every: DurationText = Field(
+        default="30d", description="Between fits labels are assigned by frozen centroids."
+    )
+    largest_move: float = Field(
+        default=0.5, gt=0, le=1, description="A fit that moves a larger share of the buyers is held until approved."
+    )
+
+
+class LifetimeSettings(Strict):
+    """How customer lifetime value is predicted."""
+
+    model: Literal["bg_nbd", "mbg_nbd"] = Field(
+        default="bg_nbd", description="mbg_nbd: who ordered once may be lost too."
+    )
+    horizon: DurationText = "365d"
+    margin: float = Field(default=1.0, gt=0, le=1, description="Share of revenue that is contribution.")
+    annual_discount: float = Field(default=0.1, ge=0, lt=1)
+    refit_every: DurationText = "7d"
+
+
+class WarehouseColumns(Strict):
+    """What the columns of orders elsewhere are called; of two spellings of one thing, at most one."""
+
+    subject: str = Field(min_length=1, description="The subject's external id, a text or a whole number.")
+    ordered_at: str | None = Field(default=None, description="A timestamp; or ordered_ms.")
+    ordered_ms: str | None = Field(default=None, description="Milliseconds since 1970 UTC.")
+    cancelled_at: str | None = Field(default=None, description="A timestamp; or cancelled_ms.")
+    cancelled_ms: str | None = Field(default=None, description="Milliseconds since 1970 UTC.")
+    amount: str | None = Field(default=None, description="Net, in major units; or amount_minor.")
+    amount_minor: str | None = Field(default=None, description="Net, in minor units.")
+    gross: str | None = Field(default=None, description="What was ordered; default: the amount of orders above 0.")
+    gross_minor: str | None = Field(default=None, description="The same in minor units.")
+    cost: str | None = Field(default=None, description="What the order cost you, in major units.")
+    cost_minor: str | None = Field(default=None, description="The same in minor units.")
+    kind: str | None = Field(default=None, description="order, return, …; default: amounts below 0 are returns.")
+    currency: str | None = Field(default=None, description="ISO 4217; default: the workspace's.")
+    product: str | None = Field(default=None, description="What was bought, where a row has one product.")
+    order: str | None = Field(default=None, description="The order's number, to name it in messages.")
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> WarehouseColumns:
+        for one, other, needed in (
+            ("ordered_at", "ordered_ms", True),
+            ("amount", "amount_minor", True),
+            ("cancelled_at", "cancelled_ms", False),
+            ("gross", "gross_minor", False),
+            ("cost", "cost_minor", False),
+        ):
+            given = sum(getattr(self, name) is not None for name in (one, other))
+            if given > 1 or (needed and not given):
+                raise ValueError(f"give {'one' if needed else 'at most one'} of {one} and {other}")
+        return self
+
+
+class WarehouseSettings(Strict):
+    """Orders that live elsewhere: a table or a query behind a SQLAlchemy URL, one row per order."""
+
+    url: SecretStr
+    table: str | None = Field(default=None, min_length=1)
+    query: str | None = Field(default=None, min_length=1)
+    subject: Literal["account", "contact"] = Field(default="account", description="Whose external id the key is.")
+    columns: WarehouseColumns
+    timezone: ZoneName = Field(default="UTC", description="Of timestamps that carry none.")
+    memory: str = Field(default="2GB", pattern=r"^[1-9][0-9]*(MB|GB)$", description="DuckDB's limit; beyond it spills.")
+    threads: int | None = Field(default=None, ge=1, description="DuckDB's; default: one for each core.")
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> WarehouseSettings:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either a table or a query")
+        return self
 
 
 class WebSettings(Strict):
@@ -254,6 +372,10 @@ class Settings(Strict):
     gateways: dict[Name, Gateway] = {}
     limits: Limits = Limits()
     rfm: RfmSettings = RfmSettings()
+    clusters: ClusterSettings = ClusterSettings()
+    lifetime: LifetimeSettings = LifetimeSettings()
+    rates: str | None = Field(default=None, description="CSV file of exchange rates: from, currency, rate.")
+    warehouse: WarehouseSettings | None = Field(default=None, description="Orders that live elsewhere.")
     web: WebSettings = WebSettings()
     inbound: InboundSettings = InboundSettings()
     label: str = Field(default="", description="Shown on top of every report, as 'Simulated customers'.")

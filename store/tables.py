@@ -154,6 +154,12 @@ orders = Table(
     Index("ix_orders_rfm", "account_id", "ordered_at", "kind", "net_minor", "gross_minor", "cancelled_at", "currency"),
     Index(None, "ordered_at"),
     Index(None, "contact_id"),
+    Index(
+        "ix_orders_cancelled_at",
+        "cancelled_at",
+        sqlite_where=text("cancelled_at IS NOT NULL"),
+        postgresql_where=text("cancelled_at IS NOT NULL"),
+    ),
 )
 
 order_lines = Table(
@@ -208,6 +214,7 @@ events = Table(
     Column("properties", Document, nullable=False, server_default="{}"),
     Index(None, "account_id", "name", "at"),
     Index(None, "contact_id", "name", "at"),
+    Index(None, "at"),
 )
 
 imports = Table(
@@ -223,37 +230,64 @@ imports = Table(
 
 # --- segments ----------------------------------------------------------------------------------------------
 
-rfm_runs = Table(
-    "rfm_runs",
+models = Table(
+    "models",
     metadata,
     _id(),
+    Column("kind", Text, nullable=False, comment="rfm, clusters or lifetime"),
     Column("subject", Text, nullable=False),
-    Column("as_of", Instant, nullable=False),
-    Column("computed_at", Instant, nullable=False),
-    Column("options", Document, nullable=False),
-    Column("cutoffs", Document, nullable=False),
-    Column("warnings", Document, nullable=False),
-    Column("scored", Integer, nullable=False),
-    comment="each scoring, with its frozen cut-offs",
+    Column("version", Integer, nullable=False, comment="counts from 1 per kind and subject"),
+    Column("as_of", Instant, nullable=False, comment="what happened before it was fitted on"),
+    Column("fitted_at", Instant, nullable=False),
+    Column("fitted_on", Integer, nullable=False, comment="how many subjects"),
+    Column("options", Document, nullable=False, comment="the settings it was fitted with"),
+    Column("parameters", Document, nullable=False, comment="cut-offs, centroids or distribution, frozen"),
+    Column("report", Document, nullable=False, server_default="{}", comment="how good it is; warnings"),
+    Column("state", Text, nullable=False, comment="active, held (waits for approval), retired or refused"),
+    Column("note", Text, nullable=False, server_default="", comment="why it is held or refused; who approved it"),
+    UniqueConstraint("kind", "subject", "version"),
+    comment="each fit of a model: scores and labels name the one they come from",
 )
 
-rfm_scores = Table(
-    "rfm_scores",
+profiles = Table(
+    "profiles",
     metadata,
     Column("subject", Text, primary_key=True),
     Column("subject_id", Id, primary_key=True),
-    Column("run_id", Id, ForeignKey("rfm_runs.id"), nullable=False),
-    Column("r", Integer, nullable=False),
-    Column("f", Integer, nullable=False),
-    Column("m", Integer, nullable=False),
-    Column("segment", Text, nullable=False),
-    Column("recency_days", Integer, nullable=False),
-    Column("frequency", Integer, nullable=False),
-    Column("monetary_minor", BigInteger, nullable=False),
-    Column("previous_segment", Text),
-    Column("since", Instant, nullable=False, comment="when the present segment was entered"),
-    Index(None, "subject", "segment"),
-    comment="the current scores; who never bought has no row",
+    Column("scored_as", Id, nullable=False, comment="whose figures these are: the account itself, or its parent"),
+    Column("scored_at", Instant, nullable=False, comment="as of when"),
+    Column("first_order_at", Instant, nullable=False),
+    Column("last_order_at", Instant, nullable=False),
+    Column("orders", Integer, nullable=False),
+    Column("days", Integer, nullable=False, comment="distinct UTC days with an order"),
+    Column("net_minor", BigInteger, nullable=False, comment="net of returns: historic lifetime value"),
+    Column("returned_minor", BigInteger, nullable=False, comment="never negative"),
+    Column("median_gap_days", Float, comment="between days with an order; null below three of them"),
+    Column("products", Integer, comment="distinct products bought; null where no lines are known"),
+    Column(
+        "rfm_model_id", Id, comment="of models; no foreign key: checking a million rows costs more than writing them"
+    ),
+    Column("r", Integer),
+    Column("f", Integer),
+    Column("m", Integer),
+    Column("frequency", Integer, comment="orders that count for F: within the window, where there is one"),
+    Column("monetary_minor", BigInteger, comment="what M is scored by"),
+    Column("rfm_segment", Text, comment="the RFM group; null: bought, but not within the window"),
+    Column("previous_rfm_segment", Text, comment="the latest different one"),
+    Column("rfm_since", Instant, comment="when the present group was entered"),
+    Column("rfm_moved_by", Text, comment="own_action, time, cutoff or new"),
+    Column("cluster_model_id", Id),
+    Column("cluster", Text, comment="the cluster's lasting key"),
+    Column("previous_cluster", Text),
+    Column("cluster_since", Instant),
+    Column("lifetime_model_id", Id),
+    Column("p_alive", Float, comment="probability that the subject still buys"),
+    Column("expected_orders", Float, comment="within the horizon"),
+    Column("order_value_minor", BigInteger, comment="expected net value of an order"),
+    Column("clv_minor", BigInteger, comment="discounted contribution within the horizon"),
+    Column("next_order_at", Instant, comment="expected"),
+    comment="what the models say of each buyer now; who never bought has no row",
+    sqlite_with_rowid=False,
 )
 
 segments = Table(
@@ -271,9 +305,45 @@ segments = Table(
 segment_members = Table(
     "segment_members",
     metadata,
-    Column("segment_id", Id, ForeignKey("segments.id"), primary_key=True),
+    Column("segment_id", Id, primary_key=True, comment="of segments; without a foreign key, as in profiles"),
     Column("subject_id", Id, primary_key=True),
-    Column("since", Instant, nullable=False),
+    Column("valid_from", Instant, primary_key=True, comment="when the subject entered"),
+    Column("valid_to", Instant, comment="when it left; null: it is a member"),
+    comment="every stay in a segment: entering and leaving are rows",
+    sqlite_with_rowid=False,
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    _id(),
+    Column("subject", Text, nullable=False),
+    Column("subject_ids", LargeBinary, nullable=False, comment="64-bit little-endian integers"),
+    comment="whom new facts touched since segments were last evaluated; a refresh takes the rows away",
+)
+
+exported_addresses = Table(
+    "exported_addresses",
+    metadata,
+    Column("segment", Text, primary_key=True),
+    Column("layout", Text, primary_key=True),
+    Column("digest", Text, primary_key=True, comment="SHA-256 of the normalised address or phone"),
+    Column("kind", Text, nullable=False, comment="email or phone"),
+    Column("exported_at", Instant, nullable=False),
+    comment="what an advertising platform holds of a segment, so that the next export can name whom to remove",
+)
+
+spend = Table(
+    "spend",
+    metadata,
+    _id(),
+    _external_id(),
+    Column("channel", Text, nullable=False, comment="where the money went, as ads or fair"),
+    Column("starts_at", Instant, nullable=False),
+    Column("ends_at", Instant, nullable=False, comment="exclusive"),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    comment="marketing and sales cost, for what a new customer costs",
 )
 
 # --- campaigns ---------------------------------------------------------------------------------------------
@@ -463,6 +533,7 @@ touches = Table(
     Column("reasons", Text, nullable=False, server_default="", comment="rules that spoke, comma-separated"),
     Index(None, "message_id", "kind"),
     Index(None, "ip", "at"),
+    Index(None, "at"),
     comment="every hit, raw; the verdict may be revised",
 )
 
@@ -476,6 +547,7 @@ message_events = Table(
     Column("at", Instant, nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
     Index(None, "message_id", "kind"),
+    Index(None, "at"),
 )
 
 inbox = Table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, RowMapping, and_, func, or_, select, type_coerce
@@ -12,7 +12,7 @@ from kernel.clock import from_ms, to_ms
 from kernel.quantities import minor_exponent
 from kernel.vocabulary import OrderKind, Subject
 from store.sql import in_slices
-from store.tables import accounts, contacts, orders, rfm_scores
+from store.tables import accounts, contacts, orders, profiles
 
 SHAPE: dict[str, frozenset[str] | None] = {
     "contact": frozenset(
@@ -60,7 +60,7 @@ def load_contexts(
         people = list(connection.execute(_people().where(contacts.c.id.in_(ids))).mappings())
         with_account = {row["account_id"] for row in people if row["account_id"] is not None}
         alone = {row["id"] for row in people if row["account_id"] is None}
-        scores = _scores(connection, with_account, alone, currency)
+        scores = _scores(connection, with_account, alone, currency, now)
         last = _last_orders(connection, with_account, alone, now, zone)
         for row in people:
             key = _key(row["account_id"], row["id"])
@@ -115,17 +115,20 @@ def _account(row: RowMapping) -> dict[str, Any]:
 
 
 def _scores(
-    connection: Connection, account_ids: Iterable[int], contact_ids: Iterable[int], currency: str
+    connection: Connection, account_ids: Iterable[int], contact_ids: Iterable[int], currency: str, now: datetime
 ) -> dict[tuple[Subject, int], dict[str, Any]]:
-    asked = select(rfm_scores).where(
+    asked = select(profiles).where(
+        profiles.c.rfm_segment.is_not(None),
         or_(
-            and_(rfm_scores.c.subject == Subject.ACCOUNT, rfm_scores.c.subject_id.in_(list(account_ids))),
-            and_(rfm_scores.c.subject == Subject.CONTACT, rfm_scores.c.subject_id.in_(list(contact_ids))),
-        )
+            and_(profiles.c.subject == Subject.ACCOUNT, profiles.c.subject_id.in_(list(account_ids))),
+            and_(profiles.c.subject == Subject.CONTACT, profiles.c.subject_id.in_(list(contact_ids))),
+        ),
     )
     return {
         (Subject(row["subject"]), row["subject_id"]): {
-            **{name: row[name] for name in ("segment", "r", "f", "m", "recency_days", "frequency")},
+            "segment": row["rfm_segment"],
+            **{name: row[name] for name in ("r", "f", "m", "frequency")},
+            "recency_days": (now - row["last_order_at"]) // timedelta(days=1),
             "monetary": _major(row["monetary_minor"], currency),
         }
         for row in connection.execute(asked).mappings()

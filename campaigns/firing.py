@@ -21,8 +21,8 @@ from kernel.clock import to_ms
 from kernel.errors import CarillonError
 from kernel.settings import Workspace
 from kernel.vocabulary import CampaignState, MessageState, RunState
-from segments.definitions import subjects_scored
-from segments.refresh import ensure_scores
+from segments.definitions import needs
+from segments.scoring import ensure_scores
 from store.engine import reading, writing
 from store.sql import insert_into
 from store.tables import campaigns, enrollments, holdouts, messages, runs
@@ -53,7 +53,7 @@ def fire_due(engine: Engine, workspace: Workspace, *, now: datetime) -> list[Fir
 
     Args:
         engine: The database.
-        workspace: For the currency and the RFM settings; campaigns come from their applied versions only.
+        workspace: For the currency and the settings of models; campaigns come from their applied versions only.
         now: The present instant.
 
     Returns:
@@ -96,10 +96,9 @@ def _fire(engine: Engine, workspace: Workspace, trigger: Trigger, slots: Slots, 
     with reading(engine) as connection:
         pinned = load_version(connection, trigger.version_id)
     settings = workspace.settings
-    scored = subjects_scored(pinned.segments)
-    if slots.fire and scored:
+    if slots.fire:
         ensure_scores(
-            engine, settings.rfm, now=now, max_age=SCORES_MAX_AGE, subjects=scored, currency=settings.currency
+            engine, settings, now=now, max_age=SCORES_MAX_AGE, asked=needs(pinned.segments), root=workspace.root
         )
     fired: list[Fired] = []
     for slot in sorted([*slots.fire, *slots.miss]):

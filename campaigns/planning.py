@@ -156,7 +156,7 @@ def expanded(
     connection: Connection, workspace: Workspace, pinned: PinnedCampaign, run_at: datetime, at: datetime
 ) -> Iterator[None]:
     """Fill the temporary tables with what a run would expand to, for as long as the block lasts."""
-    with scores_as_of(connection, workspace.settings, pinned.segments, at=at):
+    with scores_as_of(connection, workspace.settings, pinned.segments, at=at, root=workspace.root):
         audience.expand(connection, pinned, scheduled_for=run_at, now=at, currency=workspace.settings.currency)
         yield
         audience.drop(connection)

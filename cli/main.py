@@ -12,7 +12,13 @@ import typer
 GROUPS: dict[str, tuple[str, ...]] = {
     "operations": ("init", "doctor", "status"),
     "imports": ("import", "sources"),
-    "segments": ("segments", "rfm"),
+    "segments": ("segments",),
+    "rfm": ("rfm",),
+    "clusters": ("clusters",),
+    "lifetime": ("lifetime",),
+    "models": ("models",),
+    "pictures": ("picture",),
+    "figures": ("economics", "stock"),
     "campaigns": (
         *("validate", "schema", "plan", "apply", "preview", "test-send"),
         *("campaigns", "runs"),

@@ -1,249 +1,338 @@
-"""RFM scores of the database's accounts or contacts: computed as of any instant, and kept as the current ones."""
+"""Scoring buyers: models are fitted, kept as versions, and applied to everybody or to some; profiles say the result.
+
+Between fits only frozen models are applied, so that nobody's score changes because of others. A model is fitted anew
+when there is none, when the settings it depends on have changed, when it is older than its `refit_every`, when the
+buyers have drifted away from it, or when asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import threading
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, case, delete, select, true
+from sqlalchemy import Connection, Engine
 
 from kernel.clock import to_ms
-from kernel.errors import ConfigError
-from kernel.quantities import parse_duration, to_minor
-from kernel.settings import RfmSettings
-from kernel.vocabulary import RFM_SEGMENTS, Subject
-from segments import rfm
-from segments.buyers import buyers, in_external_order, one_currency, read_behaviour
-from segments.rfm import Behaviour, Ints, Scores, Thresholds
-from segments.staging import staged
+from kernel.settings import Settings
+from kernel.vocabulary import Subject
+from segments import models, profiles
+from segments.bench import Bench, Labels
+from segments.choosing import Chosen, can_apply, choose, is_current
+from segments.figures import Figures, origin_of
+from segments.model_kinds import SCORERS
+from segments.models import Model, ModelKind
+from segments.profiles import Column, Difference, Rows, Words
+from segments.purchases import Ints
+from store.changes import touch
+from store.columns import reading_widely
 from store.engine import reading, writing
-from store.sql import in_slices, insert_into
-from store.tables import rfm_runs, rfm_scores
 
-_VALUES = ("run_id", "r", "f", "m", "segment", "recency_days", "frequency", "monetary_minor")
-_COLUMNS = ("subject", "subject_id", *_VALUES, "since")
-_DELETE_SLICE = 1_000
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done now, how many steps are done, and how many there are."""
+
+HERE = Path()
+_MODEL_ID = {
+    ModelKind.RFM: "rfm_model_id",
+    ModelKind.CLUSTERS: "cluster_model_id",
+    ModelKind.LIFETIME: "lifetime_model_id",
+}
+_FRESH = -1
+"""Stands in columns for the id of a model that is not kept yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scoring:
-    """Everyone who has bought, scored as of an instant; one position per subject in `ids` and all arrays.
+class ProfileRun:
+    """What a scoring did. `written` counts profiles made or changed, `removed` those of people who are no buyers now.
 
-    `currency` is that of the money; None where there are no orders.
+    `changed` holds the ids of both, ascending. `models` are the versions applied, `held` those that wait for approval,
+    `refitted` the kinds that were fitted anew.
     """
 
-    subject: Subject
-    as_of: datetime
-    ids: Ints
-    behaviour: Behaviour
-    scores: Scores
-    cutoffs: dict[str, list[int | None]]
-    warnings: list[str]
-    currency: str | None
-
-    def groups(self) -> dict[str, dict[str, float | int | None]]:
-        """Return n and the means of each of the ten groups; money in minor units."""
-        return rfm.group_means(self.behaviour, self.scores)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RfmRun:
-    """What a refresh of the current scores did. `written` counts rows made or changed, `removed` rows deleted."""
-
-    run_id: int
     subject: Subject
     as_of: datetime
     scored: int
     written: int
     removed: int
+    changed: Ints
+    models: dict[ModelKind, Model]
+    held: dict[ModelKind, Model]
+    refitted: frozenset[ModelKind]
     warnings: list[str]
 
 
-def score(
-    connection: Connection,
-    settings: RfmSettings,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """All that a scoring would write, with nothing written yet; `whole` where everybody was scored."""
+
+    subject: Subject
+    now: datetime
+    scored: int
+    whole: bool
+    chosen: dict[ModelKind, Chosen]
+    difference: Difference
+    words: Words
+    notes: tuple[str, ...]
+
+
+def refresh_profiles(
+    engine: Engine,
+    settings: Settings,
     *,
     subject: Subject,
-    as_of: datetime,
-    currency: str | None = None,
-) -> Scoring:
-    """Return the scores as of an instant, from orders before it only. Writes nothing.
+    now: datetime,
+    kinds: Collection[ModelKind | str],
+    refit: Collection[ModelKind | str] = (),
+    only: Ints | None = None,
+    labels: Labels | None = None,
+    frozen: bool = False,
+    root: Path = HERE,
+    note: bool = True,
+    progress: Progress | None = None,
+) -> ProfileRun:
+    """Bring the profiles of accounts or contacts to `now`, and keep models that had to be fitted.
 
-    Who has not bought (within the window, where there is one) has no score.
+    Only rows that differ are written, in short transactions. Who no longer counts as a buyer loses the row.
 
     Args:
-        connection: An open connection.
-        settings: Scheme, ties, kind of money, window, thresholds.
-        subject: Accounts by all their orders, or contacts by the orders that name them.
-        as_of: Aware instant; orders and cancellations at or after it are unknown.
-        currency: The workspace's; None takes that of the orders, if they have only one.
+        engine: The database.
+        settings: The workspace's.
+        subject: Whose profiles.
+        now: Aware instant; orders and cancellations at or after it are unknown.
+        kinds: Which models to apply; none: only the facts of the profiles are brought up to date.
+        refit: Which of them to fit anew whatever their age.
+        only: Just these subjects, by the frozen models, however old; everybody where a model must be made first.
+        labels: Clusters computed elsewhere, to be taken over as a version of their own.
+        frozen: Apply what stands to everybody, however old; what does not stand yet is fitted.
+        root: The workspace's folder, where relative names of files in carillon.yaml (rates, warehouse) start.
+        note: Note whose profiles move, so that the next refresh of segments asks about them; a refresh needs no note.
+        progress: Told of each step.
 
     Raises:
-        ConfigError: orders in another currency, or thresholds missing or out of order.
+        ConfigError: settings that contradict each other, or orders in a currency that cannot be converted.
     """
-    currency = one_currency(connection, subject, as_of=as_of, currency=currency)
-    window = parse_duration(settings.window) if settings.window else None
-    query = buyers(subject, as_of=as_of, window=window, gross=settings.monetary == "gross")
-    ids, behaviour = read_behaviour(connection, query, as_of=as_of)
-    warnings: list[str] = []
-    if settings.scheme == "thresholds":
-        scores = rfm.by_thresholds(behaviour, _thresholds(settings, currency or "EUR"))
-    else:
-        warnings = rfm.quintile_warnings(behaviour, f"{subject}s")
-        if settings.ties == "first":
-            ids, behaviour = _reordered(ids, behaviour, in_external_order(connection, subject, ids))
-            scores = rfm.by_first_rank(behaviour)
-            warnings.append("ties: first parts equal customers by their ids; only to compare with published tables")
-        else:
-            scores = rfm.by_stable_rank(behaviour)
-    return Scoring(
-        subject=subject,
-        as_of=as_of,
-        ids=ids,
-        behaviour=behaviour,
-        scores=scores,
-        cutoffs=rfm.cutoffs(behaviour, scores),
-        warnings=warnings,
-        currency=currency,
-    )
-
-
-def refresh_scores(
-    engine: Engine, settings: RfmSettings, *, subject: Subject, now: datetime, currency: str | None = None
-) -> RfmRun:
-    """Bring the current scores to `now` and keep a record of the run with its cut-offs.
-
-    Only rows that differ are written. Who changes groups keeps the old one as `previous_segment` and gets `now`
-    as `since`; who stays keeps both. Who no longer counts as a buyer (all orders cancelled) loses the row.
-
-    Raises:
-        ConfigError: as `score`.
-    """
-    with reading(engine) as connection:
-        fresh = score(connection, settings, subject=subject, as_of=now, currency=currency)
-        changed, removed = _differences(connection, fresh)
-    with writing(engine) as connection:
-        run_id = _record(connection, settings, fresh)
-        _merge(connection, _rows(fresh, changed, run_id))
-        for gone in in_slices(removed.tolist(), _DELETE_SLICE):
-            connection.execute(
-                delete(rfm_scores).where(rfm_scores.c.subject == subject, rfm_scores.c.subject_id.in_(gone))
-            )
-    return RfmRun(
-        run_id=run_id,
-        subject=subject,
-        as_of=now,
-        scored=len(fresh.ids),
-        written=len(changed),
-        removed=len(removed),
-        warnings=fresh.warnings,
-    )
-
-
-def _thresholds(settings: RfmSettings, currency: str) -> Thresholds:
-    lists = {"recency_days": settings.recency_days, "orders": settings.orders, "money": settings.money}
-    for name, values in lists.items():
-        if not values or len(values) != 4:
-            raise ConfigError(f"carillon.yaml: rfm.{name} must list four borders, best first, for scheme: thresholds")
-        if list(values) != sorted(values, reverse=name != "recency_days"):
-            direction = "rise" if name == "recency_days" else "fall"
-            raise ConfigError(
-                f"carillon.yaml: rfm.{name} must {direction}, from the border of 5 to that of 2: {values}"
-            )
-    return Thresholds(
-        recency_days=settings.recency_days or [],
-        orders=settings.orders or [],
-        money_minor=[to_minor(amount, currency) for amount in settings.money or []],
-    )
-
-
-def _reordered(ids: Ints, behaviour: Behaviour, order: Ints) -> tuple[Ints, Behaviour]:
-    return ids[order], Behaviour(
-        recency_days=behaviour.recency_days[order],
-        frequency=behaviour.frequency[order],
-        monetary=behaviour.monetary[order],
-    )
-
-
-def _differences(connection: Connection, fresh: Scoring) -> tuple[Ints, Ints]:
-    """Return the positions in `fresh` whose row is missing or differs, by id, and the ids whose row must go."""
-    held = connection.execute(
-        select(
-            rfm_scores.c.subject_id,
-            rfm_scores.c.r,
-            rfm_scores.c.f,
-            rfm_scores.c.m,
-            case({word: i for i, word in enumerate(RFM_SEGMENTS)}, value=rfm_scores.c.segment, else_=-1),
-            rfm_scores.c.recency_days,
-            rfm_scores.c.frequency,
-            rfm_scores.c.monetary_minor,
-        ).where(rfm_scores.c.subject == fresh.subject)
-    )
-    old = np.fromiter((value for row in held for value in row), dtype=np.int64).reshape(-1, 8)
-    old = old[np.argsort(old[:, 0])]
-    by_id = np.argsort(fresh.ids)
-    new = np.column_stack([fresh.ids, *_columns(fresh)])[by_id]
-    place = np.searchsorted(old[:, 0], new[:, 0])
-    known = place < len(old)
-    known[known] = old[place[known], 0] == new[known, 0]
-    same = known.copy()
-    same[known] = (old[place[known]] == new[known]).all(axis=1)
-    return by_id[~same], np.setdiff1d(old[:, 0], new[:, 0])
-
-
-def _columns(fresh: Scoring) -> tuple[Ints, ...]:
-    scores, did = fresh.scores, fresh.behaviour
-    return scores.r, scores.f, scores.m, scores.group, did.recency_days, did.frequency, did.monetary
-
-
-def _rows(fresh: Scoring, positions: Ints, run_id: int) -> list[tuple[Any, ...]]:
-    """Return the rows at the positions, in the order of `_COLUMNS`."""
-    columns = [column[positions].tolist() for column in (fresh.ids, *_columns(fresh))]
-    subject, since = fresh.subject.value, to_ms(fresh.as_of)
-    return [
-        (subject, subject_id, run_id, r, f, m, RFM_SEGMENTS[group], recency_days, frequency, monetary, since)
-        for subject_id, r, f, m, group, recency_days, frequency, monetary in zip(*columns, strict=True)
-    ]
-
-
-def _record(connection: Connection, settings: RfmSettings, fresh: Scoring) -> int:
-    statement = rfm_runs.insert().values(
-        subject=fresh.subject,
-        as_of=fresh.as_of,
-        computed_at=fresh.as_of,
-        options=options(settings),
-        cutoffs=fresh.cutoffs,
-        warnings=fresh.warnings,
-        scored=len(fresh.ids),
-    )
-    return int(connection.execute(statement.returning(rfm_runs.c.id)).scalar_one())
-
-
-def options(settings: RfmSettings) -> dict[str, Any]:
-    """Return the settings as kept with a run."""
-    return settings.model_dump(mode="json", exclude_none=True)
-
-
-def _merge(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Make or change the current scores; which group was held before is the database's word, not this process's."""
-    if not rows:
-        return
-    with staged(connection, rfm_scores, _COLUMNS, rows) as fresh:
-        statement = insert_into(connection, rfm_scores)
-        new = statement.excluded
-        moved = rfm_scores.c.segment != new.segment
-        # In the order of ids, so that two refreshes at once wait for each other and never lock each other out.
-        query = select(*fresh.c).where(true()).order_by(fresh.c.subject_id)
-        connection.execute(
-            statement.from_select(list(_COLUMNS), query).on_conflict_do_update(
-                index_elements=["subject", "subject_id"],
-                set_={
-                    **{name: new[name] for name in _VALUES},
-                    "previous_segment": case((moved, rfm_scores.c.segment), else_=rfm_scores.c.previous_segment),
-                    "since": case((moved, new.since), else_=rfm_scores.c.since),
-                },
-            )
+    with reading_widely(engine) as connection:
+        computed = compute(
+            connection,
+            settings,
+            subject=subject,
+            now=now,
+            kinds=kinds,
+            refit=refit,
+            only=only,
+            labels=labels,
+            frozen=frozen,
+            root=root,
+            progress=progress,
         )
+    return _keep(engine, computed, note=note, progress=progress)
+
+
+def ensure_scores(
+    engine: Engine,
+    settings: Settings,
+    *,
+    now: datetime,
+    max_age: timedelta,
+    asked: Collection[tuple[Subject, ModelKind | str]],
+    root: Path = HERE,
+) -> None:
+    """Score those subjects by those kinds of models whose scores are older than `max_age` or of other settings.
+
+    Raises:
+        ConfigError: as `refresh_profiles`.
+    """
+    for subject in Subject:
+        with reading(engine) as connection:
+            stale = stale_kinds(connection, settings, asked, subject=subject, since=now - max_age)
+        if stale:
+            refresh_profiles(engine, settings, subject=subject, now=now, kinds=stale, root=root)
+
+
+def stale_kinds(
+    connection: Connection,
+    settings: Settings,
+    asked: Collection[tuple[Subject, ModelKind | str]],
+    *,
+    subject: Subject,
+    since: datetime,
+) -> list[ModelKind]:
+    """Return which of the kinds asked of a subject were last applied at or before an instant, or by other settings."""
+    found = []
+    for kind in sorted({ModelKind(kind) for whose, kind in asked if whose == subject}):
+        model = models.standing(connection, kind, subject)
+        applied_at = model.applied_at if model else None
+        if model is None or applied_at is None or applied_at <= since or not is_current(model, settings):
+            found.append(kind)
+    return found
+
+
+def last_scored_at(connection: Connection, subject: Subject, kind: ModelKind | str = ModelKind.RFM) -> datetime | None:
+    """Return as of when all accounts or contacts were last scored by a kind of model; None: never."""
+    model = models.standing(connection, ModelKind(kind), subject)
+    return model.applied_at if model else None
+
+
+def compute(
+    connection: Connection,
+    settings: Settings,
+    *,
+    subject: Subject,
+    now: datetime,
+    kinds: Collection[ModelKind | str],
+    refit: Collection[ModelKind | str] = (),
+    only: Ints | None = None,
+    labels: Labels | None = None,
+    frozen: bool = False,
+    root: Path = HERE,
+    progress: Progress | None = None,
+) -> Computed:
+    """Return what `refresh_profiles` would write; arguments and errors as there. Writes nothing."""
+    wanted = sorted({ModelKind(kind) for kind in kinds})
+    anew = frozenset(ModelKind(kind) for kind in refit)
+    steps = len(wanted) + 2
+    tell = progress or (lambda _what, _done, _total: None)
+    kept = models.listed(connection, subject=subject)
+    with origin_of(settings, root) as origin:
+        bench = Bench(
+            connection=connection,
+            settings=settings,
+            subject=subject,
+            now=now,
+            kept=kept,
+            origin=origin,
+            labels=labels,
+        )
+        loading: threading.Thread | None = None
+        if not all(can_apply(bench, kind) for kind in wanted):
+            only = None
+            loading = _load_early()
+        tell(f"figures of {subject}s", 0, steps)
+        figures = bench.figures(as_of=now, only=only)
+        if loading is not None:
+            loading.join()
+        chosen = {}
+        for done, kind in enumerate(wanted, start=1):
+            tell(f"{kind} of {subject}s", done, steps)
+            chosen[kind] = choose(bench, kind, figures, anew=kind in anew, frozen=frozen or only is not None)
+    words = _words(kept, chosen)
+    held = profiles.read_held(connection, subject, words, only=figures.asked)
+    fresh = Rows(ids=figures.subject_ids, columns=_columns(bench, figures, chosen, held, words))
+    return Computed(
+        subject=subject,
+        now=now,
+        scored=len(figures.subject_ids),
+        whole=only is None,
+        chosen=chosen,
+        difference=profiles.difference(held, fresh, now_ms=to_ms(now), asked=figures.asked),
+        words=words,
+        notes=figures.notes,
+    )
+
+
+def _columns(
+    bench: Bench, figures: Figures, chosen: Mapping[ModelKind, Chosen], held: Rows, words: Words
+) -> dict[str, Column]:
+    """Return the columns of the fresh profiles: the facts, and what each model says."""
+    columns = _facts(figures)
+    for kind, one in chosen.items():
+        applied = SCORERS[kind].apply(
+            bench, figures, one.parameters, kept=one.applied, facts=columns, held=held, words=words
+        )
+        model_id = one.applied.id if one.applied else _FRESH
+        columns |= {**applied, _MODEL_ID[kind]: np.full(len(figures.subject_ids), model_id, dtype=np.int64)}
+    return columns
+
+
+def _load_early() -> threading.Thread:
+    """Load what fitting needs while the database is busy with the figures: a second or two of its own otherwise."""
+    loading = threading.Thread(target=lambda: importlib.import_module("sklearn.cluster"))
+    loading.start()
+    return loading
+
+
+def _keep(engine: Engine, computed: Computed, *, note: bool, progress: Progress | None) -> ProfileRun:
+    applied: dict[ModelKind, Model] = {}
+    waiting: dict[ModelKind, Model] = {}
+    rows = computed.difference.rows
+    steps = len(computed.chosen) + 2
+    if progress:
+        progress(f"writing profiles of {computed.subject}s", steps - 1, steps)
+    with writing(engine) as connection:
+        if note:
+            # Before the first profile is written: a note too many costs a question, one too few a wrong segment.
+            touch(connection, computed.subject, computed.difference.ids.tolist())
+        for kind, one in computed.chosen.items():
+            if one.fit is not None:
+                applied[kind] = models.save(connection, kind, computed.subject, one.fit, as_of=computed.now)
+            elif one.kept is not None:
+                applied[kind] = one.kept
+            if one.waiting is not None:
+                waiting[kind] = models.save(connection, kind, computed.subject, one.waiting, as_of=computed.now)
+    for kind, model in applied.items():
+        column = rows.columns[_MODEL_ID[kind]]
+        column[column == _FRESH] = model.id
+    now_ms = to_ms(computed.now)
+    profiles.write(engine, computed.subject, computed.difference, computed.words, now_ms=now_ms)
+    if computed.whole and applied:
+        with writing(engine) as connection:
+            for model in applied.values():
+                models.note_applied(connection, model.id, as_of=computed.now)
+    if progress:
+        progress("done", steps, steps)
+    return ProfileRun(
+        subject=computed.subject,
+        as_of=computed.now,
+        scored=computed.scored,
+        written=len(rows),
+        removed=len(computed.difference.gone),
+        changed=computed.difference.ids,
+        models=applied,
+        held=waiting,
+        refitted=frozenset(kind for kind, one in computed.chosen.items() if one.fit or one.waiting),
+        warnings=[*computed.notes, *_warnings(applied, waiting)],
+    )
+
+
+def _facts(figures: Figures) -> dict[str, Column]:
+    bought, units = figures.purchases, figures.units
+    return {
+        "scored_as": bought.ids[units],
+        "first_order_at": bought.first_ms[units],
+        "last_order_at": bought.last_ms[units],
+        "orders": bought.orders[units],
+        "days": bought.days[units],
+        "net_minor": bought.net_minor[units],
+        "returned_minor": bought.returned_minor[units],
+        "median_gap_days": figures.median_gap_days[units],
+        "products": figures.products[units],
+    }
+
+
+def _words(kept: Collection[Model], chosen: Mapping[ModelKind, Chosen]) -> Words:
+    """Return the names of groups and clusters of all versions there ever were, and of those made now."""
+    sources: list[tuple[ModelKind, Mapping[str, Any]]] = [(model.kind, model.parameters) for model in kept]
+    sources += [(kind, one.parameters) for kind, one in chosen.items()]
+    groups: dict[str, None] = {}
+    clusters: dict[str, None] = {}
+    for kind, parameters in sources:
+        if kind is ModelKind.RFM:
+            groups.update(dict.fromkeys(parameters.get("groups", ())))
+        elif kind is ModelKind.CLUSTERS:
+            clusters.update(dict.fromkeys(parameters.get("keys", ())))
+    return Words(groups=tuple(groups), clusters=tuple(clusters))
+
+
+def _warnings(applied: Mapping[ModelKind, Model], waiting: Mapping[ModelKind, Model]) -> list[str]:
+    found = [f"{model.title}: {word}" for model in applied.values() for word in model.report.get("warnings", ())]
+    found += [f"{model.title}: refused: {model.note}" for model in applied.values() if model.state == "refused"]
+    found += [
+        f"{model.title}: held until approved: {model.note}; see `carillon {model.kind} show`"
+        for model in waiting.values()
+    ]
+    return found

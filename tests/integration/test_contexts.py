@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, event
 
 from kernel.vocabulary import OrderKind, Subject
 from store.engine import reading, writing
-from store.tables import accounts, contacts, orders, rfm_runs, rfm_scores
+from store.tables import accounts, contacts, orders, profiles
 from templates.context import SHAPE, load_contexts
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -29,15 +29,14 @@ def _order(connection: Connection, number: str, **values: object) -> None:
     connection.execute(orders.insert().values(**row))
 
 
-def _score(connection: Connection, subject: Subject, subject_id: int) -> None:
-    run = rfm_runs.insert().values(
-        subject=subject, as_of=NOW, computed_at=NOW, options={}, cutoffs={}, warnings=[], scored=1
-    )
-    run_id = connection.execute(run.returning(rfm_runs.c.id)).scalar_one()
-    numbers = {"r": 2, "f": 4, "m": 5, "recency_days": 90, "frequency": 11, "monetary_minor": 123450}
+def _score(connection: Connection, subject: Subject, subject_id: int, *, group: str | None = "at_risk") -> None:
+    """Store a profile: of a buyer whose last order was 90 days ago, scored unless the group is None."""
+    facts = {"scored_as": subject_id, "scored_at": NOW, "orders": 11, "days": 11, "net_minor": 123450}
+    at = {"first_order_at": NOW - timedelta(days=400), "last_order_at": NOW - timedelta(days=90)}
+    scores = {"r": 2, "f": 4, "m": 5, "frequency": 11, "monetary_minor": 123450, "rfm_segment": group, "rfm_since": NOW}
     connection.execute(
-        rfm_scores.insert().values(
-            subject=subject, subject_id=subject_id, run_id=run_id, segment="at_risk", since=NOW, **numbers
+        profiles.insert().values(
+            subject=subject, subject_id=subject_id, returned_minor=0, **facts, **at, **(scores if group else {})
         )
     )
 
@@ -81,6 +80,7 @@ def test_a_contact_is_seen_with_its_account_its_score_and_its_last_order(engine:
     assert seen[jane]["account"]["attributes"] == {"tier": 2}
     assert seen[jane]["rfm"]["segment"] == "at_risk"
     assert seen[jane]["rfm"]["monetary"] == pytest.approx(1234.50)
+    assert seen[jane]["rfm"]["recency_days"] == 90
     assert seen[jane]["last_order"] == {"date": date(2026, 10, 21), "days_ago": 30, "amount": 70.5, "currency": "GBP"}
 
 
@@ -97,6 +97,16 @@ def test_a_contact_without_account_score_or_order_has_none_of_them(engine: Engin
     assert seen[lone]["last_order"] is None
     assert seen[buyer]["rfm"]["monetary"] == 123450
     assert seen[buyer]["last_order"]["amount"] == 3.0
+
+
+def test_who_bought_only_before_the_window_has_no_rfm(engine: Engine) -> None:
+    with writing(engine) as connection:
+        shop = _account(connection, "Shop")
+        jane = _contact(connection, "jane", account_id=shop)
+        _score(connection, Subject.ACCOUNT, shop, group=None)
+    with reading(engine) as connection:
+        seen = load_contexts(connection, [jane], now=NOW, currency="GBP", zone=UTC)
+    assert seen[jane]["rfm"] is None
 
 
 def test_what_is_loaded_is_what_templates_are_checked_against(engine: Engine) -> None:

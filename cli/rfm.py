@@ -1,0 +1,151 @@
+"""The command about RFM: the table of groups as of a date, and who has changed groups since one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.shared import JsonOption, WorkspaceOption, errors, opened, print_json, print_table, reporting_errors
+from kernel.clock import system_clock
+from kernel.errors import ConfigError
+from kernel.vocabulary import Subject
+from segments.rfm_report import RfmReport, parse_as_of, rfm_moves, rfm_report
+from store.engine import reading
+
+
+class View(StrEnum):
+    """What to look at."""
+
+    GROUPS = "groups"
+    MOVES = "moves"
+
+
+class Subjects(StrEnum):
+    """Whom to score, in the plural, as typed."""
+
+    ACCOUNTS = "accounts"
+    CONTACTS = "contacts"
+
+    @property
+    def one(self) -> Subject:
+        """One of them."""
+        return Subject(self.value.removesuffix("s"))
+
+
+class Ties(StrEnum):
+    """What to do with equals on a border."""
+
+    STABLE = "stable"
+    FIRST = "first"
+
+
+class Scheme(StrEnum):
+    """How values become scores."""
+
+    QUINTILES = "quintiles"
+    QUANTILES = "quantiles"
+    THRESHOLDS = "thresholds"
+    EQUAL_BEHAVIOUR = "equal_behaviour"
+    THIRDS = "thirds"
+
+
+class Rollup(StrEnum):
+    """Whom children are scored with."""
+
+    NONE = "none"
+    PARENT = "parent"
+    TOP = "top"
+
+
+class Map(StrEnum):
+    """How scores become groups."""
+
+    GRID = "grid"
+    ELEVEN = "eleven"
+    SIX = "six"
+
+
+SubjectOption = Annotated[Subjects, typer.Option(help="Whom to score.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    app.command()(rfm)
+
+
+@reporting_errors
+def rfm(
+    view: Annotated[View, typer.Argument(help="The table of groups, or who moved between them.")] = View.GROUPS,
+    as_of: Annotated[str, typer.Option("--as-of", help="A date, read as its midnight in the workspace's zone.")] = "",
+    since: Annotated[str, typer.Option("--since", help="For moves: from this date on.")] = "",
+    subject: SubjectOption = Subjects.ACCOUNTS,
+    scheme: Annotated[Scheme | None, typer.Option(help="Instead of carillon.yaml's scheme.")] = None,
+    group_map: Annotated[Map | None, typer.Option("--map", help="Instead of carillon.yaml's map.")] = None,
+    rollup: Annotated[Rollup | None, typer.Option(help="Instead of carillon.yaml's roll-up.")] = None,
+    ties: Annotated[Ties | None, typer.Option(help="How equals are scored; default: carillon.yaml's.")] = None,
+    root: WorkspaceOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Show the RFM groups as of a date, from what was known before it; or who changed groups since one, and why.
+
+    The table is computed live and writes nothing. Moves are those the refreshes found: by own action, by time, by
+    cut-offs that were fitted anew, or new among the buyers.
+
+    Example: carillon rfm --as-of 2026-01-01 --subject accounts --json
+    """
+    with opened(root) as (workspace, engine), reading(engine) as connection:
+        if view is View.MOVES:
+            if not since:
+                raise ConfigError("carillon rfm moves needs --since, as --since 2026-01-01")
+            start = parse_as_of(since, workspace.settings.timezone)
+            moves = rfm_moves(connection, subject=subject.one, since=start)
+            _print_moves(moves.as_json(), as_json)
+            return
+        at = parse_as_of(as_of, workspace.settings.timezone) if as_of else system_clock()
+        report = rfm_report(
+            connection,
+            workspace,
+            subject=subject.one,
+            as_of=at,
+            ties=ties or "",
+            scheme=scheme or "",
+            map=group_map or "",
+            rollup=rollup or "",
+        )
+    if as_json:
+        print_json(report.as_json())
+        return
+    _print_groups(report)
+
+
+def _print_groups(report: RfmReport) -> None:
+    unit = "days" if report.settings.recency == "days" else "own gaps"
+    money = f"monetary ({report.currency})"
+    columns = {"group": "left", "n": "right", f"recency ({unit})": "right", "frequency": "right", money: "right"}
+    print_table(
+        f"RFM of {report.subject} as of {report.as_of:%Y-%m-%d %H:%M %Z}: {report.scored:,} have bought",
+        columns,
+        [_group_cells(word, row) for word, row in report.groups.items()],
+    )
+    for note in report.warnings:
+        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+
+
+def _group_cells(word: str, row: dict[str, float | int | None]) -> list[Any]:
+    means = (row["recency_mean"], row["frequency_mean"], row["monetary_mean"])
+    return [word, f"{row['n']:,}", *("–" if mean is None else f"{mean:,.3f}" for mean in means)]
+
+
+def _print_moves(moves: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(moves)
+        return
+    columns = {"from": "left", "to": "left", "by": "left", "n": "right"}
+    cells = [[one["previous"] or "–", one["group"] or "–", one["moved_by"], f"{one['n']:,}"] for one in moves["moves"]]
+    total = sum(moves["by"].values())
+    words = ", ".join(f"{n:,} by {by}" for by, n in moves["by"].items())
+    title = f"Who entered the present group since {moves['since']:%Y-%m-%d}: {total:,} {moves['subject']}"
+    print_table(title + (f" ({words})" if words else ""), columns, cells)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, select
 
 from kernel.documents import did_you_mean
 from kernel.vocabulary import Subject
 from segments.scope import Scope
+from segments.value_tests import Cell, Kind
 from store.tables import accounts
-
-Kind = Literal["text", "instant", "json", "relation"]
 
 _COLUMNS: dict[Subject, dict[str, Kind]] = {
     Subject.ACCOUNT: {
@@ -67,6 +66,10 @@ class Source:
             table = following
         return select(table.c[self.name]).select_from(joined).where(reached).correlate(scope.table).scalar_subquery()
 
+    def cell(self, scope: Scope) -> Cell:
+        """Return the value to be tested, for each of the scope's subjects."""
+        return Cell(kind=self.kind, column=self.column(scope), keys=self.keys)
+
 
 def find_source(name: str, subject: Subject) -> Source | None:
     """Return where the attribute of this name stands, or None where there is none.
@@ -82,10 +85,15 @@ def find_source(name: str, subject: Subject) -> Source | None:
         steps.append(column)
         subject = Subject.ACCOUNT
         words = words[1:]
-    if words[0] == "attributes" and len(words) > 1 and all(_KEY.fullmatch(word) for word in words[1:]):
+    if words[0] == "attributes" and len(words) > 1 and is_path(".".join(words[1:])):
         return Source(kind="json", steps=tuple(steps), name="attributes", keys=tuple(words[1:]))
     kind = _COLUMNS[subject].get(words[0]) if len(words) == 1 else None
     return Source(kind=kind, steps=tuple(steps), name=words[0]) if kind else None
+
+
+def is_path(name: str) -> bool:
+    """Return whether a name is keys of JSON with dots between them."""
+    return all(_KEY.fullmatch(word) for word in name.split("."))
 
 
 def unknown_attribute(name: str, subject: Subject) -> tuple[str, str]:

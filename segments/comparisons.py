@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date
-from typing import Annotated, Any
+from datetime import date, timedelta
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
-from sqlalchemy import ColumnElement, FromClause, and_, true
+from sqlalchemy import BigInteger, ColumnElement, Numeric, and_, cast, literal, true
 
 from kernel.quantities import parse_duration, to_minor
 from kernel.settings import DurationText, Strict
@@ -16,9 +16,10 @@ from segments.scope import Flaw, Scope
 
 OPERATORS = ("eq", "gt", "gte", "lt", "lte")
 Number = int | float | str
+Value = TypeVar("Value")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-
-
+_MOST_DAYS = 100_000
+"""No fact is older; a border beyond it is passed by nothing."""
 LARGEST = 10**15
 """Beyond this a number is a slip of the pen, and further on no 64-bit integer."""
 
@@ -47,6 +48,14 @@ def is_date(value: object) -> bool:
     return True
 
 
+def check_text(value: Value) -> Value:
+    """Return the value; raises ValueError where it is text that no database can keep."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("holds a NUL character, which no database keeps; take it out")
+    return value
+
+
+Text = Annotated[str, AfterValidator(check_text)]
 DateText = Annotated[str, AfterValidator(_check_date)]
 
 
@@ -85,13 +94,14 @@ class Comparison(Strict):
             if not isinstance(value, int) or abs(value) > LARGEST:
                 yield Flaw(place=(*place, operator), message=f"{operator}: {what} is a whole number, got {value!r}")
 
-    def money_flaws(self) -> Iterator[Flaw]:
+    def money_flaws(self, *, place: tuple[str, ...] = ()) -> Iterator[Flaw]:
         """Yield a flaw for each border that is not an amount of money, or for having none."""
-        yield from self.missing_flaws()
+        yield from self.missing_flaws(place=place)
         for operator, value in self.borders():
             if not _is_money(value):
                 message = f"{operator}: {value!r} is not an amount of money"
-                yield Flaw(place=(operator,), message=message, hint='write it as 100 or "99.50", without the currency')
+                hint = 'write it as 100 or "99.50", without the currency'
+                yield Flaw(place=(*place, operator), message=message, hint=hint)
 
     def missing_flaws(self, *, place: tuple[str, ...] = ()) -> Iterator[Flaw]:
         """Yield a flaw where no border is given."""
@@ -107,6 +117,19 @@ class Comparison(Strict):
         return and_(
             true(), *(compared(operator, minor, to_minor(border, currency)) for operator, border in self.borders())
         )
+
+    def holds_for_average(
+        self, total_minor: ColumnElement[Any], count: ColumnElement[Any], currency: str
+    ) -> ColumnElement[bool]:
+        """Return whether an average amount lies within all borders, in whole numbers: exact on both databases."""
+        total, number = cast(total_minor, Numeric), cast(count, Numeric)
+        borders = ((op, literal(to_minor(border, currency), BigInteger)) for op, border in self.borders())
+        return and_(count > 0, *(compared(op, total, cast(border, Numeric) * number) for op, border in borders))
+
+    def days_after(self) -> tuple[timedelta, ...]:
+        """Return how long after an instant its age in whole days may pass a border."""
+        days = {int(value) + more for _, value in self.borders() for more in (0, 1)}
+        return tuple(timedelta(days=one) for one in sorted(days) if 0 < one <= _MOST_DAYS)
 
 
 class Period(Strict):
@@ -129,17 +152,43 @@ class Period(Strict):
         return self
 
     def lies_in(self, scope: Scope, instant: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Return whether an instant lies in the period and before the scope's `as_of`."""
-        before = instant < scope.as_of
+        """Return whether an instant, one before the scope's `as_of`, lies in the period.
+
+        That it is before `as_of` is for the rows to say: it is asked once there, and not for every leaf of every row.
+        """
         if self.within is not None:
-            return and_(before, instant >= scope.as_of - parse_duration(self.within))
+            return instant >= scope.as_of - parse_duration(self.within)
         if self.between is not None:
             first, last = (date.fromisoformat(day) for day in self.between)
-            return and_(before, instant >= scope.midnight(first), instant < scope.after(last))
-        return before
+            return and_(instant >= scope.midnight(first), instant < scope.after(last))
+        return true()
+
+    def after(self) -> tuple[timedelta, ...]:
+        """Return how long after an instant time alone may change whether it lies in the period."""
+        return (timedelta(0), *([parse_duration(self.within)] if self.within else []))
 
 
-def own_rows(table: FromClause, scope: Scope, whose: str) -> ColumnElement[bool]:
-    """Return the condition that a row of orders or events is the subject's, or that of its account."""
-    column: ColumnElement[bool] = table.c[f"{whose}_id"] == scope.id_of("account" if whose == "account" else "contact")
-    return column
+class Ago(Strict):
+    """How long ago an instant lies: within a stretch of time just before now, or before it, or both."""
+
+    within: DurationText | None = Field(default=None, description='At most this long ago, as "30d".')
+    older_than: DurationText | None = Field(default=None, description='Longer ago than this, as "90d".')
+
+    @model_validator(mode="after")
+    def _some(self) -> Ago:
+        if self.within is None and self.older_than is None:
+            raise ValueError("nothing to compare with; add within or older_than")
+        return self
+
+    def lies_in(self, scope: Scope, instant: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Return whether an instant lies so long before the scope's `as_of`; NULL does not."""
+        parts = [instant <= scope.as_of]
+        if self.within is not None:
+            parts.append(instant >= scope.as_of - parse_duration(self.within))
+        if self.older_than is not None:
+            parts.append(instant < scope.as_of - parse_duration(self.older_than))
+        return and_(*parts)
+
+    def after(self) -> tuple[timedelta, ...]:
+        """Return how long after the instant time alone changes the answer."""
+        return (timedelta(0), *(parse_duration(text) for text in (self.within, self.older_than) if text))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import Select, select
 
 from kernel.documents import did_you_mean
 from kernel.errors import ConfigError
-from kernel.vocabulary import Subject
-from segments.definitions import Definition
-from segments.scope import Scope, subjects, sure
+from segments.conditions import MAX_DEPTH
+from segments.definitions import Definition, depth
+from segments.scope import Referred, Scope, subjects
 
 
 def members(definitions: Mapping[str, Definition], name: str, *, as_of: datetime, currency: str) -> Select[int]:
@@ -38,31 +37,24 @@ def members(definitions: Mapping[str, Definition], name: str, *, as_of: datetime
 def scope_of(definitions: Mapping[str, Definition], name: str, *, as_of: datetime, currency: str) -> Scope:
     """Return the scope in which a segment's condition is asked. Raises ConfigError like `members`."""
 
-    def inline(other: str, asking: Scope) -> ColumnElement[bool]:
-        return _inlined(_known(definitions, other), asking)
+    def find(other: str) -> Referred:
+        found = _known(definitions, other)
+        return Referred(subject=found.subject, zone=ZoneInfo(found.timezone), where=found.where)
 
     definition = _known(definitions, name)
+    if depth(definitions, name) > MAX_DEPTH:
+        raise ConfigError(
+            f"segment {name!r}: conditions nest deeper than {MAX_DEPTH} levels, those of segments it names counted in"
+        )
     return Scope(
         subject=definition.subject,
         table=subjects(definition.subject),
         as_of=as_of,
         currency=currency,
         zone=ZoneInfo(definition.timezone),
-        inline=inline,
+        find=find,
         path=(name,),
     )
-
-
-def _inlined(definition: Definition, asking: Scope) -> ColumnElement[bool]:
-    if definition.name in asking.path:
-        raise ConfigError(f"segments refer to each other in a circle: {' → '.join([*asking.path, definition.name])}")
-    scope = replace(asking, zone=ZoneInfo(definition.timezone), path=(*asking.path, definition.name))
-    if definition.subject is asking.subject:
-        return definition.where.holds(scope)
-    if definition.subject is Subject.CONTACT:
-        raise ConfigError(f"segment {definition.name!r} is about contacts and cannot pick accounts")
-    inner = scope.about(Subject.ACCOUNT)
-    return sure(asking.id_of("account").in_(select(inner.id).where(definition.where.holds(inner))))
 
 
 def _known(definitions: Mapping[str, Definition], name: str) -> Definition:

@@ -13,13 +13,17 @@ from pydantic import Field
 from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import ConfigError, InputError, Problem
 from kernel.ids import digest
-from kernel.settings import Name, Strict, Workspace, ZoneName
+from kernel.settings import Name, RfmSettings, Strict, Workspace, ZoneName
 from kernel.vocabulary import Subject
-from segments.conditions import Condition
-from segments.leaves.rfm import Rfm
+from segments.conditions import MAX_DEPTH, Condition, too_deep
+from segments.leaves.profiles import Model, ProfileLeaf
+from segments.rfm import scores_of
+from segments.rfm_maps import GroupMap, map_for
 from segments.scope import Surroundings
 
 FOLDER = "segments"
+_DEEPEST_JSON = 3 * MAX_DEPTH
+"""Of lists and objects inside each other: at_least takes three of them."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -59,7 +63,7 @@ def load_segments(workspace: Workspace) -> dict[str, Definition]:
         except InputError as error:
             problems.extend(error.problems)
             unread.add(path.stem)
-    problems.extend(_cross_checks(definitions, documents, unread))
+    problems.extend(_cross_checks(definitions, documents, unread, _group_map(workspace.settings.rfm)))
     if problems:
         raise InputError(problems)
     return definitions
@@ -72,8 +76,24 @@ def definition_to_json(definition: Definition) -> dict[str, Any]:
 
 
 def definition_from_json(data: Mapping[str, Any]) -> Definition:
-    """Return the definition kept by `definition_to_json`."""
+    """Return the definition kept by `definition_to_json`.
+
+    Raises:
+        ConfigError: it nests too deep.
+    """
+    if _nesting(data) > _DEEPEST_JSON:
+        raise ConfigError(f"segment {data.get('name', '')!r}: conditions nest deeper than {MAX_DEPTH} levels")
     return Definition.model_validate_json(json.dumps(data))
+
+
+def _nesting(data: Any) -> int:
+    """Return how deep lists and objects stand inside each other; without recursion, whatever the data."""
+    levels, layer = 0, [data]
+    while layer:
+        levels += 1
+        nested = [one for one in layer if isinstance(one, list | Mapping)]
+        layer = [inner for one in nested for inner in (one if isinstance(one, list) else one.values())]
+    return levels
 
 
 def definition_digest(definition: Definition) -> str:
@@ -96,25 +116,54 @@ def chosen(definitions: Mapping[str, Definition], names: Sequence[str] | None) -
 
 
 def needed(definitions: Mapping[str, Definition], name: str) -> dict[str, Definition]:
-    """Return the segment and all those it refers to, directly or not, by name."""
+    """Return the segment and all those it names, directly or not, by name; those whose snapshots it reads too."""
     found: dict[str, Definition] = {}
     waiting = [name]
     while waiting:
         current = waiting.pop()
         if current not in found:
             found[current] = definitions[current]
-            waiting.extend(reference for _, reference in definitions[current].where.references())
+            where = definitions[current].where
+            waiting.extend(other for _, other in (*where.references(), *where.snapshots()))
     return found
 
 
-def subjects_scored(definitions: Mapping[str, Definition]) -> set[Subject]:
-    """Return whose RFM scores the segments read: accounts', contacts', both or nobody's."""
+def depth(definitions: Mapping[str, Definition], name: str) -> int:
+    """Return how many levels of conditions a segment has, those of segments it refers to counted in.
+
+    References that are unknown, or lead in a circle, count for nothing: they are told elsewhere. So does what lies
+    beyond twice the limit.
+    """
+    known: dict[str, int] = {}
+
+    def of_segment(other: str, above: int) -> int:
+        if other not in definitions or above > 2 * MAX_DEPTH:
+            return 0
+        if other not in known:
+            known[other] = 0
+            known[other] = definitions[other].where.depth(lambda below: of_segment(below, above + 1))
+        return known[other]
+
+    return of_segment(name, 0)
+
+
+def needs(definitions: Mapping[str, Definition]) -> set[tuple[Subject, Model]]:
+    """Return which models' figures the segments read, and of whom."""
     return {
-        Subject(leaf.whose)
+        (Subject(leaf.whose), leaf.model)
         for definition in definitions.values()
         for leaf in definition.where.leaves()
-        if isinstance(leaf, Rfm)
+        if isinstance(leaf, ProfileLeaf)
     }
+
+
+def subjects_scored(definitions: Mapping[str, Definition]) -> set[Subject]:
+    """Return of whom the segments read any model's figures: accounts, contacts, both or nobody."""
+    return {subject for subject, _ in needs(definitions)}
+
+
+def _group_map(settings: RfmSettings) -> GroupMap:
+    return map_for(settings.map, scores_of(settings.scheme, settings.scores))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -140,17 +189,34 @@ def _definition(document: Document, name: str, timezone: str) -> Definition:
 
 
 def _cross_checks(
-    definitions: Mapping[str, Definition], documents: Mapping[str, Document], unread: set[str]
+    definitions: Mapping[str, Definition], documents: Mapping[str, Document], unread: set[str], groups: GroupMap
 ) -> Iterator[Problem]:
     subjects = {name: definition.subject for name, definition in definitions.items()}
     for name, definition in definitions.items():
-        surroundings = Surroundings(subject=definition.subject, segments=subjects)
-        referred = {("where", *place): other for place, other in definition.where.references()}
+        surroundings = Surroundings(
+            subject=definition.subject, segments=subjects, rfm_groups=groups.names, rfm_scores=groups.scores
+        )
+        named = (*definition.where.references(), *definition.where.snapshots())
+        referred = {("where", *place): other for place, other in named}
         for flaw in definition.where.flaws(surroundings):
             place = ("where", *flaw.place)
             if referred.get(place) not in unread:
                 yield documents[name].problem(place, flaw.message, flaw.hint)
-    yield from _circles(definitions, documents)
+    circles = list(_circles(definitions, documents))
+    yield from circles
+    if not circles:
+        yield from _depths(definitions, documents)
+
+
+def _depths(definitions: Mapping[str, Definition], documents: Mapping[str, Document]) -> Iterator[Problem]:
+    """Yield the references of segments that are too deep because of what they refer to."""
+    for name, definition in definitions.items():
+        own = definition.where.depth(lambda _other: 0)
+        if own <= MAX_DEPTH < depth(definitions, name):
+            for place, _ in definition.where.references():
+                flaw = too_deep()
+                message = f"{flaw.message}, those of the segments named counted in"
+                yield documents[name].problem(("where", *place), message, flaw.hint)
 
 
 def _circles(definitions: Mapping[str, Definition], documents: Mapping[str, Document]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Double, Text, literal
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Double, Text, literal, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -69,6 +69,32 @@ class json_lists(_JsonRead):  # noqa: N801 - reads as an SQL function
 
     def __init__(self, document: ColumnElement[Any], path: Sequence[str], value: str | float | bool) -> None:
         super().__init__(document, path, literal(json.dumps([value], ensure_ascii=False), Text()))
+
+
+class json_day(_JsonRead):  # noqa: N801 - reads as an SQL function
+    """The days since 1970-01-01 where the value is text that begins with a date, as in 2026-01-31, else NULL.
+
+    A day its month does not have counts on into the next month.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+class one_of(FunctionElement[bool]):  # noqa: N801 - reads as an SQL function
+    """Whether a text is one of a list, or a double one of a list of numbers; NULL where it is NULL.
+
+    The whole list is one bound parameter: there is a limit to the number of those.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+    name = "one_of"
+
+    def __init__(self, column: ColumnElement[Any], values: Sequence[str] | Sequence[float]) -> None:
+        numbers = not isinstance(values[0], str)
+        listed = literal(json.dumps(list(values), ensure_ascii=False), Text())
+        super().__init__(column, listed, literal_column("1" if numbers else "0"))
 
 
 class in_byte_order(FunctionElement[str]):  # noqa: N801 - reads as an SQL function
@@ -183,3 +209,37 @@ def _sqlite_bytes(element: in_byte_order, compiler: SQLCompiler, **kw: Any) -> s
 @compiles(in_byte_order, "postgresql")
 def _postgresql_bytes(element: in_byte_order, compiler: SQLCompiler, **kw: Any) -> str:
     return f'({compiler.process(element.clauses, **kw)} COLLATE "C")'
+
+
+@compiles(json_day, "sqlite")
+def _sqlite_day(element: json_day, compiler: SQLCompiler, **kw: Any) -> str:
+    document, path = _sqlite_parts(element, compiler, **kw)
+    text = f"json_extract({document}, {path})"
+    shape = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
+    dated = f"json_type({document}, {path}) = 'text' AND {text} GLOB '{shape}' AND {text} NOT GLOB '0000*'"
+    # Midnight is at half past a Julian day. A thirty-first of a short month counts on, other nonsense is NULL.
+    return f"CASE WHEN {dated} THEN CAST(julianday(substr({text}, 1, 10)) - 2440587.5 AS INTEGER) END"
+
+
+@compiles(json_day, "postgresql")
+def _postgresql_day(element: json_day, compiler: SQLCompiler, **kw: Any) -> str:
+    value = _postgresql_value(element, compiler, **kw)
+    text = f"({value} #>> '{{}}')"
+    shape = "^(?!0000)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    month = f"CAST(substr({text}, 1, 7) || '-01' AS DATE) - DATE '1970-01-01'"
+    days = f"{month} + CAST(substr({text}, 9, 2) AS INTEGER) - 1"
+    return f"CASE WHEN jsonb_typeof({value}) = 'string' AND {text} ~ '{shape}' THEN {days} END"
+
+
+@compiles(one_of, "sqlite")
+def _sqlite_one_of(element: one_of, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed, _ = [compiler.process(clause, **kw) for clause in element.clauses]
+    return f"({column} IN (SELECT value FROM json_each({listed})))"  # noqa: S608 - placeholders only
+
+
+@compiles(one_of, "postgresql")
+def _postgresql_one_of(element: one_of, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed, numbers = [compiler.process(clause, **kw) for clause in element.clauses]
+    value = "CAST(value AS DOUBLE PRECISION)" if numbers == "1" else "value"
+    elements = f"jsonb_array_elements_text(CAST({listed} AS JSONB))"
+    return f"({column} IN (SELECT {value} FROM {elements}))"  # noqa: S608 - placeholders only

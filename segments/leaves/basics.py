@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, RootModel
-from sqlalchemy import ColumnElement, exists, not_, true
+from sqlalchemy import ColumnElement, exists, true
 
 from kernel.documents import did_you_mean
 from kernel.settings import Name
-from kernel.vocabulary import OrderKind, Subject
-from segments.buyers import counted
-from segments.comparisons import own_rows
-from segments.scope import Flaw, Scope, Surroundings
-from store.tables import orders
+from kernel.vocabulary import Subject
+from segments.leaves.orders import Orders
+from segments.relations import ACCOUNT, RELATIONS
+from segments.scope import Clock, Flaw, OnColumns, OnRows, Rows, Scope, Surroundings
 
 
 def _only_true(value: bool) -> bool:
@@ -26,7 +25,7 @@ def _only_true(value: bool) -> bool:
 True_ = Annotated[bool, AfterValidator(_only_true), Field(json_schema_extra={"const": True})]
 
 
-class Everyone(RootModel[True_]):
+class Everyone(OnColumns, RootModel[True_]):
     """Every account, or every contact."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -44,8 +43,8 @@ class Everyone(RootModel[True_]):
         return {}
 
 
-class NeverBought(RootModel[True_]):
-    """Who has no order that stood before now: no row among the RFM scores, a state of its own."""
+class NeverBought(OnRows, RootModel[True_]):
+    """Who has no order that stood before now: no row among the models' figures, a state of its own."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -53,19 +52,27 @@ class NeverBought(RootModel[True_]):
         """Return nothing: it suits every segment."""
         return ()
 
-    def holds(self, scope: Scope) -> ColumnElement[bool]:
-        """Return whether the subject itself has no order of kind `order`."""
-        table = orders.alias()
-        own = own_rows(table, scope, scope.subject)
-        bought = exists().where(own, table.c.kind == OrderKind.ORDER, counted(table, scope.as_of))
-        return not_(bought.correlate(scope.table))
+    def rows(self, scope: Scope) -> Rows:
+        """Return the subject's own orders."""
+        return _ORDER_COUNT.rows(scope)
+
+    def test(self, scope: Scope) -> ColumnElement[bool]:
+        """Return whether there is no order of kind `order`."""
+        return _ORDER_COUNT.test(scope)
 
     def shown(self, scope: Scope) -> dict[str, ColumnElement[Any]]:
         """Return nothing: the answer says it all."""
         return {}
 
+    def clocks(self, scope: Scope) -> Iterable[Clock]:
+        """Return when orders cease to be in the future, or are cancelled."""
+        return _ORDER_COUNT.clocks(scope)
 
-class Reference(RootModel[Name]):
+
+_ORDER_COUNT = Orders(measure="count", eq=0)
+
+
+class Reference(OnColumns, RootModel[Name]):
     """Who is in another segment, as its file says now. A contact is in an account segment through its account."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -81,9 +88,17 @@ class Reference(RootModel[Name]):
             yield Flaw(place=(), message=message, hint=f"write any_contact: {{segment: {self.root}}}")
 
     def holds(self, scope: Scope) -> ColumnElement[bool]:
-        """Return the other segment's condition, in place."""
-        return scope.inline(self.root, scope)
+        """Return the other segment's condition, asked about the same subjects or their accounts.
+
+        `Condition.related` leads there one step at a time.
+        """
+        question, inner = scope.entering(self.root)
+        if inner.table is scope.table:
+            return question.holds(inner)
+        link = RELATIONS[ACCOUNT].link(scope, inner.table)
+        found = exists().select_from(inner.table).where(link, question.holds(inner))
+        return found.correlate(scope.table)
 
     def shown(self, scope: Scope) -> dict[str, ColumnElement[Any]]:
-        """Return nothing: `explain` of the other segment shows its leaves."""
+        """Return nothing: the leaves of the other segment show theirs."""
         return {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from kernel.errors import ConfigError, InputError
-from kernel.settings import Workspace
-from kernel.vocabulary import RFM_SEGMENTS, Subject
-from segments.conditions import LEAVES, Condition
+from kernel.settings import Workspace, load_workspace
+from kernel.vocabulary import Subject
+from segments.conditions import BRANCHES, LEAVES, MAX_DEPTH, Condition
 from segments.definitions import (
     SegmentFile,
     chosen,
@@ -19,6 +21,7 @@ from segments.definitions import (
     definition_to_json,
     load_segments,
     needed,
+    needs,
     subjects_scored,
 )
 
@@ -90,10 +93,14 @@ def test_a_definition_survives_its_json_form(workspace: Workspace) -> None:
             "{orders: {measure: count, gte: 1, within: 1d, between: ['2026-01-01', '2026-01-02']}}",
             "either within or between",
         ),
-        ("{rfm: {segment: [champion]}}", "'champion' is not one of"),
+        ("{rfm: {segment: [champion]}}", "4:24: 'champion' is not a group of the workspace's RFM map (did you mean"),
+        ("{rfm: {previous: lost}}", "'lost' is not a group of the workspace's RFM map"),
         ("{rfm: {r: {gte: 6}}}", "4:23: gte: scores go from 1 to 5, got 6"),
-        ("{rfm: {}}", "4:8: rfm asks nothing (add segment, r, f or m)"),
-        ("{rfm: {segment: champions, of: contact}}", "4:38: of: a segment of accounts has no contact's scores"),
+        ("{rfm: {}}", "4:8: rfm asks nothing (add segment, r, f, m, previous, since or moved_by)"),
+        (
+            "{rfm: {segment: champions, of: contact}}",
+            "4:38: of: in a segment of accounts write any_contact: {…: {of: contact}}",
+        ),
         ("{consent: {channel: email}}", "4:8: consent is given by contacts, not by accounts (in a segment of accounts"),
         ("{any_contact: {consent: {channel: fax}}}", "4:41: channel: 'fax' is not one of 'email' or 'sms'"),
         (
@@ -106,7 +113,10 @@ def test_a_definition_survives_its_json_form(workspace: Workspace) -> None:
         ("{attribute: {name: country, in: [GB, NO]}}", "4:44: NO needs quotes"),
         ("{attribute: {name: country}}", "4:8: attribute country has no test"),
         ("{attribute: {name: created_at, gt: soon}}", "4:42: gt: 'soon' is not a date"),
-        ("{attribute: {name: created_at, eq: '2026-01-01'}}", "a point in time is compared with gt, gte, lt or lte"),
+        (
+            "{attribute: {name: created_at, eq: '2026-01-01'}}",
+            "a point in time is compared with gt, gte, lt, lte, within, older_than or in_next",
+        ),
         ("{attribute: {name: parent, eq: A1}}", "only exists can be asked of it"),
         ("{attribute: {name: attributes.tier, gt: gold}}", "'gold' is neither a number nor a date"),
         ("{attribute: {name: 'attributes.a\"b', eq: 1}}", "is not a path into attributes"),
@@ -118,6 +128,49 @@ def test_a_definition_survives_its_json_form(workspace: Workspace) -> None:
             "{segment: eu-buyers}",
             "4:17: segment 'eu-buyers' is about contacts, this one about accounts (write any_contact:",
         ),
+        ("{membership: {segment: nobody}}", "4:30: unknown segment 'nobody'"),
+        (
+            "{membership: {segment: eu-buyers}}",
+            "is about contacts, this one about accounts (write any_contact: {membership",
+        ),
+        (
+            "{membership: {segment: asked, on: '2026-01-01', for_at_least: 3d}}",
+            "give either on or for_at_least: one asks about then",
+        ),
+        ("{any_colleague: {everyone: true}}", "4:8: accounts have no colleagues, contacts have (for some contact"),
+        ("{parent: {role: buyer}}", "4:23: contacts have roles, accounts have none (in a segment of accounts write"),
+        ("{at_least: {n: 3, of: [{everyone: true}]}}", "at_least 3 of 1 condition(s) can never hold"),
+        ("{at_least: {n: 0, of: [{everyone: true}]}}", "4:22: n: input should be greater than or equal to 1, got 0"),
+        ("{at_least: {n: 1, of: []}}", "4:25: of: "),
+        ("{cluster: {of: account}}", "4:8: cluster asks nothing (add key, previous or since)"),
+        ("{cluster: {since: {}}}", "4:18: since: nothing to compare with; add within or older_than"),
+        ("{lifetime: {}}", "4:8: lifetime asks nothing (add clv, p_alive,"),
+        ("{lifetime: {p_alive: {lt: 30}}}", "4:33: lt: a probability lies between 0 and 1, got 30"),
+        ("{lifetime: {clv: {gte: much}}}", "4:30: gte: 'much' is not an amount of money"),
+        ("{lifetime: {next_order: {}}}", "give either in_next or overdue"),
+        ("{cadence: {gte: often}}", "4:23: gte: cadence is a number of usual gaps, 0 or more, got 'often'"),
+        ("{cadence: {}}", "4:8: nothing to compare with"),
+        ("{bucket: {salt: a, share: 120%}}", "4:33: share: '120%' is outside 0% to 100%"),
+        ("{bucket: {salt: a, share: 60%, from: 50%}}", "4:33: share: 50% and 60% are more than 100% together"),
+        ("{engagement: {did: openned}}", "4:26: did: 'openned' is not one of"),
+        ("{engagement: {did: sent, machines: true}}", "machines: sent is never a machine's doing; take it out"),
+        ("{engagement: {did: sent, gte: 0.5}}", "4:37: gte: a count is a whole number, got 0.5"),
+        ("{engagement: {did: sent, campaign: A B}}", "'A B' is not a name"),
+        ("{opportunities: {days_in_stage: {}}}", "4:24: nothing to compare with"),
+        ("{opportunities: {value: {gte: 1e999}}}", "is not an amount of money"),
+        ("{opportunities: {measure: sum}}", "4:8: nothing to compare with"),
+        ("{stock: {bought_within: 30d}}", "4:8: stock asks nothing about stock (add on_hand, days_of_stock, turnover"),
+        ("{stock: {on_hand: {lt: few}}}", "4:30: lt: on_hand is a number, got 'few'"),
+        ("{stock: {days_of_stock: {lt: 7}, sales_over: 0d}}", "no sales can be measured over no time at all"),
+        ("{orders: {measure: quantity, gte: '3'}}", "4:41: gte: a quantity is a number, got '3'"),
+        ("{orders: {measure: count, gte: 1, kind: gift}}", "kind: 'gift' is not one of"),
+        ("{orders: {measure: count, gte: 1, product: []}}", "4:41: product: "),
+        ("{events: {name: demo, where: [{property: a}]}}", "4:37: property a has no test (add eq, in"),
+        ("{events: {name: demo, where: [{property: 'a\"b', eq: 1}]}}", "is not a path into properties"),
+        ("{events: {name: demo, measure: sum}}", "4:8: nothing to compare with"),
+        ('{attribute: {name: country, eq: "G\\0B"}}', "holds a NUL character, which no database keeps"),
+        ("{attribute: {name: country, within: 3d}}", "4:43: within: this is text, not a date"),
+        ("{attribute: {name: attributes.n, gt: .inf}}", "4:44: gt: "),
         ("{not: }", "not says nothing"),
         ("{}", "item 1: a condition has one key, this one has none"),
         (
@@ -142,7 +195,7 @@ def test_all_problems_of_all_files_are_told_at_once(workspace: Workspace) -> Non
     (workspace.root / "segments" / "old.yml").write_text("subject: account\nwhere: {everyone: true}\n")
     found = problems(
         workspace,
-        a="subject: acount\nwhere:\n  rfm: {segment: champion}\n",
+        a="subject: acount\nwhere:\n  consent: {channel: fax}\n",
         b=HEAD + "  all:\n    - attribute: {name: contry, eq: GB}\n    - segment: a\n    - segment: nobody\n",
         c="subject: account\n",
         d="where: [\n",
@@ -151,7 +204,7 @@ def test_all_problems_of_all_files_are_told_at_once(workspace: Workspace) -> Non
     assert places == [
         "segments/Big One.yaml",
         "segments/a.yaml:1:10",
-        "segments/a.yaml:3:18",
+        "segments/a.yaml:3:22",
         "segments/b.yaml:4:25",
         "segments/b.yaml:6:16",
         "segments/c.yaml:1:1",
@@ -197,6 +250,63 @@ def test_whose_scores_are_read_is_known(workspace: Workspace) -> None:
     assert subjects_scored(definitions) == {Subject.ACCOUNT, Subject.CONTACT}
 
 
+def test_which_models_are_read_is_known(workspace: Workspace) -> None:
+    write(
+        workspace,
+        worth="subject: contact\nwhere: {any_colleague: {lifetime: {clv: {gte: 5}, of: contact}}}\n",
+        alike=HEAD + "  at_least: {n: 1, of: [{parent: {cluster: {key: c1}}}, {cadence: {gte: 2}}]}\n",
+        groups=HEAD + "  segment: alike\n",
+    )
+    definitions = load_segments(workspace)
+    assert needs({"worth": definitions["worth"]}) == {(Subject.CONTACT, "lifetime")}
+    assert needs(needed(definitions, "groups")) == {(Subject.ACCOUNT, "clusters"), (Subject.ACCOUNT, "rfm")}
+
+
+def test_groups_of_the_shops_own_map_are_known(workspace: Workspace) -> None:
+    settings = workspace.root / "carillon.yaml"
+    own = "rfm: {map: {groups: [{name: keys, r: [4, 5]}, {name: others, r: [1, 2, 3]}]}}\n"
+    settings.write_text(settings.read_text(encoding="utf-8") + own, encoding="utf-8")
+    ours = load_workspace(workspace.root, {"CARILLON_SECRET_KEY": "k" * 64})
+    write(ours, keys=HEAD + "  rfm: {segment: keys, previous: [others]}\n")
+    assert set(load_segments(ours)) == {"keys"}
+    (problem,) = problems(ours, champions=HEAD + "  rfm: {segment: [keys, champions]}\n")
+    assert problem.startswith("segments/champions.yaml:3:25: 'champions' is not a group of the workspace's RFM map")
+
+
+@pytest.mark.parametrize("levels", [60, 200, 2000])
+def test_a_rule_of_many_levels_is_refused_at_its_place(workspace: Workspace, levels: int) -> None:
+    (problem,) = problems(
+        workspace, deep="subject: account\nwhere: " + "{not: " * levels + "{everyone: true}" + "}" * levels
+    )
+    assert "segments/deep.yaml:2:" in problem
+    assert "nested deeper than" in problem
+    rule: dict[str, object] = {"everyone": True}
+    for _ in range(levels * 10):
+        rule = {"not": rule}
+    with pytest.raises(ConfigError, match=f"segment 'deep': conditions nest deeper than {MAX_DEPTH} levels"):
+        definition_from_json({"name": "deep", "subject": "account", "where": rule})
+
+
+def test_a_chain_of_references_may_not_be_too_deep_either(workspace: Workspace) -> None:
+    links = {f"s{n}": f"{HEAD}  all: [{{not: {{segment: s{n + 1}}}}}]\n" for n in range(MAX_DEPTH // 3 + 2)}
+    last = f"s{len(links)}"
+    found = problems(workspace, **links, **{last: HEAD + "  everyone: true\n"})
+    assert len(found) < len(links)
+    assert found[0].startswith("segments/s0.yaml:3:25: conditions nest deeper than 50 levels here, those of the segm")
+
+
+def test_segments_read_by_snapshot_are_pinned_and_may_go_in_a_circle(workspace: Workspace) -> None:
+    write(
+        workspace,
+        loyal=HEAD + "  any: [{membership: {segment: loyal, for_at_least: 90d}}, {segment: fresh}]\n",
+        fresh=HEAD + "  not: {membership: {segment: past, left_within: 7d}}\n",
+        past=HEAD + "  everyone: true\n",
+    )
+    definitions = load_segments(workspace)
+    assert set(needed(definitions, "loyal")) == {"loyal", "fresh", "past"}
+    assert [name for _, name in definitions["loyal"].where.snapshots()] == ["loyal"]
+
+
 def test_an_unknown_name_is_answered_with_the_nearest(workspace: Workspace) -> None:
     write(workspace, champions=HEAD + "  everyone: true\n")
     definitions = load_segments(workspace)
@@ -212,17 +322,31 @@ def test_every_leaf_and_every_key_of_it_is_documented_with_an_example() -> None:
         assert section, f"docs/segments.md has no section on {leaf}"
         section = section.split("\n### ")[0]
         assert f"{leaf}:" in section, f"docs/segments.md has no example of {leaf}"
-        model = _model(leaf)
-        for name, field in model.model_fields.items():
-            key = field.alias or name
-            assert key == "root" or f"`{key}`" in section, f"docs/segments.md does not say what {leaf}.{key} is"
-    for word in RFM_SEGMENTS:
-        assert f"`{word}`" in text
+        for key in _keys(_model(leaf)):
+            assert f"`{key}`" in section, f"docs/segments.md does not say what {leaf}.{key} is"
+    for branch in BRANCHES:
+        assert f"| `{branch}` |" in text
 
 
-def _model(leaf: str) -> type:
+def _model(leaf: str) -> type[BaseModel]:
     (model,) = (part for part in Condition.model_fields[leaf].annotation.__args__ if part is not type(None))
     return model
+
+
+def _keys(model: type[BaseModel]) -> set[str]:
+    """Return every key of a leaf, and of what stands inside it."""
+    found = set()
+    for name, field in model.model_fields.items():
+        found |= {field.alias or name} - {"root"}
+        for inner in _models(field.annotation):
+            found |= _keys(inner)
+    return found
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models(part)]
 
 
 def test_every_example_of_the_docs_is_valid(workspace: Workspace) -> None:
@@ -237,4 +361,4 @@ def test_every_example_of_the_docs_is_valid(workspace: Workspace) -> None:
 
 def test_the_json_schema_of_a_segment_file_knows_every_leaf() -> None:
     schema = SegmentFile.model_json_schema(by_alias=True)
-    assert set(LEAVES) | {"all", "any", "not", "any_contact"} == set(schema["$defs"]["Condition"]["properties"])
+    assert set(LEAVES) | set(BRANCHES) == set(schema["$defs"]["Condition"]["properties"])

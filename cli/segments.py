@@ -1,41 +1,28 @@
-"""Commands about who: segments, and the RFM table."""
+"""Commands about who: segments listed, shown, previewed, refreshed, explained."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
 
+from cli import segment_sets
 from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
 from kernel.clock import system_clock
-from kernel.vocabulary import Subject
 from segments import answers
 from segments.definitions import chosen, load_segments
+from segments.explaining import NextChange
 from segments.refresh import Refreshed
 from segments.refresh import refresh as refresh_segments
-from segments.rfm_report import parse_as_of, rfm_report
+from segments.rfm_report import parse_as_of
+from store.columns import reading_widely
 from store.engine import reading
 
 segments_app = typer.Typer(no_args_is_help=True, help="Who: named, saved questions about accounts or contacts.")
 
 NameArgument = Annotated[str, typer.Argument(help="The segment: the name of its file without .yaml.")]
-
-
-class Subjects(StrEnum):
-    """Whom to score, in the plural, as typed."""
-
-    ACCOUNTS = "accounts"
-    CONTACTS = "contacts"
-
-
-class Ties(StrEnum):
-    """What to do with equals on a border."""
-
-    STABLE = "stable"
-    FIRST = "first"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +32,8 @@ def register(app: typer.Typer) -> None:
     segments_app.command()(preview)
     segments_app.command()(refresh)
     segments_app.command()(explain)
+    segment_sets.register(segments_app)
     app.add_typer(segments_app, name="segments")
-    app.command()(rfm)
 
 
 @reporting_errors
@@ -87,19 +74,23 @@ def show(name: NameArgument, root: WorkspaceOption = Path(), as_json: JsonOption
 @reporting_errors
 def preview(
     name: NameArgument,
+    as_of: Annotated[str, typer.Option("--as-of", help="A date, read as its midnight in the workspace's zone.")] = "",
     root: WorkspaceOption = Path(),
     sample: Annotated[int, typer.Option(min=1, help="How many members to show.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute a segment live, now: its size and some members. Writes nothing.
+    """Compute a segment live, now or as of a date: its size and some members. Writes nothing.
+
+    Scores and clusters are those of the last refresh, whatever the date.
 
     Example: carillon segments preview at-risk --sample 20
     """
-    with opened(root) as (workspace, engine), reading(engine) as connection:
+    with opened(root) as (workspace, engine), reading_widely(engine) as connection:
+        now = parse_as_of(as_of, workspace.settings.timezone) if as_of else system_clock()
         definitions = load_segments(workspace)
         chosen(definitions, [name])
         shown = answers.preview(
-            connection, definitions, name, now=system_clock(), currency=workspace.settings.currency, sample=sample
+            connection, definitions, name, now=now, currency=workspace.settings.currency, sample=sample
         )
     if as_json:
         data = shown.as_json()
@@ -112,10 +103,11 @@ def preview(
 @reporting_errors
 def refresh(
     names: Annotated[list[str] | None, typer.Argument(help="Segments to refresh; none: all.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Ask everybody, not only whom facts or time touched.")] = False,
     root: WorkspaceOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Compute segments anew and save their members; RFM scores first, where they are read.
+    """Bring segments up to date and save who entered and left; the scores they read come first.
 
     Example: carillon segments refresh champions at-risk
     """
@@ -127,11 +119,11 @@ def refresh(
             if not errors.is_terminal and done < total:
                 errors.print(f"{done + 1}/{total} {what}", markup=False, highlight=False)
 
-        done = refresh_segments(engine, workspace, names or None, now=system_clock(), progress=tell)
+        done = refresh_segments(engine, workspace, names or None, now=system_clock(), progress=tell, full=full)
     if as_json:
         print_json([answers.as_json(one) for one in done])
         return
-    columns = {"segment": "left", "about": "left", "size": "right", "joined": "right", "left": "right"}
+    columns = {"segment": "left", "about": "left"} | dict.fromkeys(("size", "joined", "left", "asked"), "right")
     print_table("Refreshed", columns, [_refreshed_cells(one) for one in done])
 
 
@@ -150,58 +142,49 @@ def explain(
     with opened(root) as (workspace, engine), reading(engine) as connection:
         definitions = load_segments(workspace)
         chosen(definitions, [name])
-        found = answers.explain(
-            connection, definitions, name, external_id, now=now, currency=workspace.settings.currency
-        )
+        asked = (connection, definitions, name, external_id)
+        found = answers.explain(*asked, now=now, currency=workspace.settings.currency)
+        change = answers.next_change(*asked, now=now, currency=workspace.settings.currency)
     if as_json:
         rows = [answers.as_json(answer) for answer in found]
-        print_json({"name": name, "subject": external_id, "as_of": now, "member": found[0].holds, "conditions": rows})
+        by_time = {"at": change.at, "enters": change.enters, "exact": change.exact} if change.at else None
+        print_json(
+            {
+                "name": name,
+                "subject": external_id,
+                "as_of": now,
+                "member": found[0].holds,
+                "next_change": by_time,
+                "conditions": rows,
+            }
+        )
         return
     verdict = "is in" if found[0].holds else "is not in"
-    console.print(f"{external_id} {verdict} {name}", markup=False, highlight=False)
+    _say(f"{external_id} {verdict} {name}")
     for answer in found:
         sign = "✓" if answer.holds else "✗"
         values = ", ".join(f"{key} = {value}" for key, value in answer.values.items())
-        line = f"{'  ' * answer.depth}{sign} {answer.text}" + (f"    ← {values}" if values else "")
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        whose = "" if answer.about == external_id else f"{answer.about}: "
+        _say(f"{'  ' * answer.depth}{sign} {whose}{answer.text}" + (f"    ← {values}" if values else ""))
+    _say(_change_in_words(change))
 
 
-@reporting_errors
-def rfm(
-    as_of: Annotated[str, typer.Option("--as-of", help="A date, read as its midnight in the workspace's zone.")] = "",
-    subject: Annotated[Subjects, typer.Option(help="Whom to score.")] = Subjects.ACCOUNTS,
-    ties: Annotated[Ties | None, typer.Option(help="How equals are scored; default: carillon.yaml's.")] = None,
-    root: WorkspaceOption = Path(),
-    as_json: JsonOption = False,
-) -> None:
-    """Show the ten RFM groups as of a date, from what was known before it. Computes live, writes nothing.
-
-    Example: carillon rfm --as-of 2026-01-01 --subject accounts --json
-    """
-    who = Subject.ACCOUNT if subject is Subjects.ACCOUNTS else Subject.CONTACT
-    with opened(root) as (workspace, engine), reading(engine) as connection:
-        at = parse_as_of(as_of, workspace.settings.timezone) if as_of else system_clock()
-        report = rfm_report(connection, workspace, subject=who, as_of=at, ties=ties or "")
-    if as_json:
-        print_json(report.as_json())
-        return
-    money = f"monetary ({report.currency})"
-    columns = {"group": "left", "n": "right", "recency (days)": "right", "frequency": "right", money: "right"}
-    print_table(
-        f"RFM of {subject} as of {at:%Y-%m-%d %H:%M %Z}: {report.scored:,} have bought",
-        columns,
-        [_group_cells(word, row) for word, row in report.groups.items()],
-    )
-    _print_notes(report.warnings)
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _group_cells(word: str, row: dict[str, float | int | None]) -> list[Any]:
-    means = (row["recency_mean"], row["frequency_mean"], row["monetary_mean"])
-    return [word, f"{row['n']:,}", *("–" if mean is None else f"{mean:,.3f}" for mean in means)]
+def _change_in_words(change: NextChange) -> str:
+    if change.at is None:
+        return "Without new facts, nothing changes by time alone."
+    when = f"{change.at:%Y-%m-%d %H:%M} UTC"
+    if not change.exact:
+        return f"Without new facts, nothing changes before {when}."
+    return f"Without new facts, it {'enters' if change.enters else 'leaves'} on {when}."
 
 
 def _refreshed_cells(one: Refreshed) -> list[Any]:
-    return [one.name, f"{one.subject}s", f"{one.size:,}", f"{one.joined:,}", f"{one.left:,}"]
+    asked = "all" if one.asked is None else f"{one.asked:,}"
+    return [one.name, f"{one.subject}s", f"{one.size:,}", f"{one.joined:,}", f"{one.left:,}", asked]
 
 
 def _print_members(shown: answers.Shown) -> None:

@@ -17,10 +17,12 @@ from kernel.vocabulary import (
     ConsentStatus,
     MessageEventKind,
     MessageState,
+    Subject,
     SuppressionReason,
     TouchKind,
     Verdict,
 )
+from store.changes import touch, touch_recipients
 from store.message_facts import comparable_address, contacts_with, message_fact
 from store.sql import in_slices, insert_into
 from store.tables import consent_events, consents, message_events, messages, suppressions, touches
@@ -107,6 +109,7 @@ def record_touch(
         .returning(touches.c.id)
     ).scalar_one()
     _settle_doubt(connection, message_id, at)
+    touch_recipients(connection, [message_id])
     return touch_id
 
 
@@ -121,6 +124,8 @@ def mark_machine(connection: Connection, touch_ids: Sequence[int], reason: str) 
                 reasons=case((touches.c.reasons == "", reason), else_=touches.c.reasons + f",{reason}"),
             )
         )
+        hit = select(touches.c.message_id).where(touches.c.id.in_(touch_ids)).distinct()
+        touch_recipients(connection, connection.execute(hit).scalars().all())
 
 
 def record_message_event(
@@ -148,12 +153,14 @@ def record_message_event(
     target = _STATE_OF.get(kind)
     if target is not None:
         _climb(connection, message_id, target, at)
+    touch_recipients(connection, [message_id])
     return new is not None
 
 
 def record_sent_evidence(connection: Connection, *, message_id: int, at: datetime) -> None:
     """Settle a message in doubt as sent: the gateway speaks of it, so it has it."""
     _settle_doubt(connection, message_id, at)
+    touch_recipients(connection, [message_id])
 
 
 def settle_early_words(connection: Connection, message_ids: Sequence[int]) -> None:
@@ -315,6 +322,7 @@ def set_consent(
         )
         .on_conflict_do_nothing()
     )
+    touch(connection, Subject.CONTACT, [contact_id])
     if late:
         return False
     insert = insert_into(connection, consents).values(

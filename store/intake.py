@@ -20,6 +20,7 @@ from sqlalchemy import Connection, delete, select
 from kernel.clock import to_ms
 from kernel.quantities import minor_exponent, to_minor
 from kernel.vocabulary import OrderKind
+from store.changes import owners, touch_owners
 from store.ingest.bulk import among, ids_of, insert_rows, lock_facts
 from store.ingest.upserts import Upserted, create_missing, upsert
 from store.tables import accounts, contacts, events, order_lines, orders, products
@@ -212,6 +213,7 @@ def accept_orders(
     done = upsert(connection, orders, columns, rows, stamp={"imported_at": to_ms(now)})
     lined = [(done.ids[one.order], one, one.currency or currency or "") for _, one, _ in known if one.lines is not None]
     relined = _replace_lines(connection, lined) - {done.ids[key] for key in done.new}
+    touch_owners(connection, owners(connection, orders, relined))
     changed = {done.ids[key] for key in done.changed} | relined
     return _intake(items, done, len(changed), refused)
 

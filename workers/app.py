@@ -132,6 +132,15 @@ def attribute() -> None:
     credit(_process().engine, now=system_clock())
 
 
+@app.task(name="carillon.segments")  # type: ignore[untyped-decorator]
+def segments() -> None:
+    """Bring segments up to date, asking only whom new facts or time touched."""
+    from workers.refreshing import refresh_segments
+
+    process = _process()
+    refresh_segments(process.engine, process.workspace, now=system_clock())
+
+
 @app.task(name="carillon.reports")  # type: ignore[untyped-decorator]
 def reports() -> None:
     """Send the reports that are due."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from kernel.vocabulary import Channel, SuppressionReason
+from store.changes import touch_recipients
 from store.feedback import settle_early_words, suppress
 from store.ledger import Ending, Outcome, finish
 
@@ -23,7 +24,9 @@ def write_outcomes(connection: Connection, claim_id: int, outcomes: Sequence[Out
     An address the relay calls dead at once is as dead as one that bounces later.
     """
     finish(connection, claim_id, outcomes)
-    settle_early_words(connection, [outcome.message_id for outcome in outcomes if outcome.ending in _PERHAPS_OUT])
+    out = [outcome.message_id for outcome in outcomes if outcome.ending in _PERHAPS_OUT]
+    settle_early_words(connection, out)
+    touch_recipients(connection, out)
     for outcome in outcomes:
         if outcome.ending is Ending.REFUSED and outcome.parts is None and _is_hard_bounce(outcome.reply):
             suppress(

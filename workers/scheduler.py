@@ -66,6 +66,10 @@ class Ticker:
         """Have conversions credited."""
         self._dispatcher.hint("carillon.attribute", [], queue="house")
 
+    def segment(self) -> None:
+        """Have segments brought up to date."""
+        self._dispatcher.hint("carillon.segments", [], queue="house")
+
     def jobs(self) -> dict[str, tuple[Callable[[], None], float]]:
         """Return every job with the seconds between two looks."""
         return {
@@ -74,6 +78,7 @@ class Ticker:
             "sweep": (self.sweep, 3.0),
             "house": (self.house, 2.0),
             "credit": (self.credit, 60.0),
+            "segments": (self.segment, 60.0),
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 from sqlalchemy import BigInteger, select, type_coerce
 
+from store.changes import touch_products
 from store.ingest.bulk import among
 from store.ingest.loading import Load, filled, only, rows_of
 from store.ingest.money import SCALE, in_minor
@@ -54,6 +55,7 @@ def load_stock(load: Load) -> None:
                 ),
                 [{"product_id": key[0], "at": key[1], "on_hand": counted[key]} for key in written],
             )
+            touch_products(connection, (key[0] for key in written))
         new = sum(key not in before for key in written)
         load.count(new, len(written) - new, known.height)
     load.tally.products = rows["product"].n_unique()

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import BigInteger, Connection, select, type_coerce
 
+from store.changes import owners, touch_owners
 from store.ingest.bulk import among, insert_rows
 from store.ingest.loading import Load, filled, only, rows_of
 from store.ingest.money import SCALE, in_minor
@@ -69,6 +70,7 @@ def _enter_stages(connection: Connection, known: pl.DataFrame) -> pl.Series:
         ["opportunity_id", "stage", "entered_at"],
         [word for word in words if word not in before],
     )
+    touch_owners(connection, owners(connection, opportunities, {word[0] for word in words if word not in before}))
     return pl.Series([word not in before for word in words], dtype=pl.Boolean)
 
 

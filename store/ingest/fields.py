@@ -26,6 +26,7 @@ class Kind(StrEnum):
     STOCK = "stock"
     OPPORTUNITIES = "opportunities"
     EVENTS = "events"
+    SPEND = "spend"
 
 
 class FieldType(StrEnum):
@@ -182,11 +183,20 @@ class EventFields(Fields):
     currency: str | None = _column("Currency code of the row.")
 
 
+class SpendFields(Fields):
+    required = ("channel", "starts_at", "ends_at", "amount")
+    channel: str | None = _column("Where the money went, as ads, fair or field sales.")
+    starts_at: str | None = _column("First day of the period.")
+    ends_at: str | None = _column("The day after the last one, so that months meet without a gap.")
+    amount: str | None = _column("What was spent in the period, fully loaded.")
+    currency: str | None = _column("Currency code of the row.")
+
+
 _TYPES = {
     FieldType.KEY: "account parent contact order product opportunity event stage",
     FieldType.NUMBER: "quantity on_hand",
     FieldType.MONEY: "amount gross unit_price unit_cost price cost value",
-    FieldType.INSTANT: "created_at at ordered_at cancelled_at",
+    FieldType.INSTANT: "created_at at ordered_at cancelled_at starts_at ends_at",
     FieldType.COUNTRY: "country",
     FieldType.LANGUAGE: "language",
     FieldType.TIMEZONE: "timezone",
@@ -203,6 +213,6 @@ def type_of(kind: Kind, field: str) -> FieldType:
     """Return how a field of a kind is read."""
     if field == "status":
         return FieldType.CONSENT_STATUS if kind is Kind.CONSENTS else FieldType.ORDER_STATUS
-    if field == "name" and kind is Kind.EVENTS:
+    if (kind, field) in ((Kind.EVENTS, "name"), (Kind.SPEND, "channel")):
         return FieldType.KEY
     return _BY_FIELD.get(field, FieldType.TEXT)

@@ -27,6 +27,7 @@ from store.ingest.reading import Options, TableFile, opened_table
 from store.ingest.rejects import Rejects, write_rejects
 from store.ingest.result import ImportResult, Progress, Report, combined, silent
 from store.ingest.sources import Source, Sources, files_of, load_sources
+from store.ingest.spend import load_spend
 from store.ingest.values import Reading
 from store.tables import imports
 from store.types import database_now
@@ -42,6 +43,7 @@ _LOADERS: Mapping[Kind, Callable[[Load], None]] = MappingProxyType(
         Kind.STOCK: load_stock,
         Kind.OPPORTUNITIES: load_opportunities,
         Kind.EVENTS: load_events,
+        Kind.SPEND: load_spend,
     }
 )
 _WITH_MONEY = frozenset({Kind.ORDERS, Kind.ORDER_LINES})

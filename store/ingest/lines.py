@@ -8,6 +8,7 @@ import polars as pl
 from sqlalchemy import Connection, Table, delete, select
 
 from kernel.vocabulary import OrderKind
+from store.changes import owners, touch_owners
 from store.ingest.bulk import among, ids_of, insert_rows
 from store.ingest.catalogue import in_float
 from store.ingest.loading import Load, looked_up, only, rows_of
@@ -193,6 +194,7 @@ def _replace_lines(connection: Connection, lines: pl.DataFrame, new: set[int]) -
     written = lines.filter(pl.col("order_id").is_in(sorted(differing))) if differing != every else lines
     columns = ["order_id", "line", "product_id", "quantity", "net_minor", "cost_minor"]
     insert_rows(connection, order_lines, columns, written.select("order_id", "number", *columns[2:]).rows())
+    touch_owners(connection, owners(connection, orders, differing - new))  # New orders are noted as such.
     return differing, every - had_lines
 
 

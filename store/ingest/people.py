@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 from sqlalchemy import BigInteger, Connection, select, type_coerce
 
-from kernel.vocabulary import ConsentStatus
+from kernel.vocabulary import ConsentStatus, Subject
+from store.changes import touch
 from store.ingest.bulk import among, ids_of, insert_rows, update_rows
 from store.ingest.loading import Load, filled, only, rows_of
 from store.ingest.upserts import create_missing, upsert
@@ -94,6 +95,8 @@ def _set_parents(connection: Connection, part: pl.DataFrame) -> set[str]:
         if before[ids[account]] != (ids[parent] if parent is not None else None)
     }
     update_rows(connection, accounts, ["parent_id"], [(ids[account], parent) for account, parent in moved.items()])
+    left = (before[ids[account]] for account in moved)
+    touch(connection, Subject.ACCOUNT, [*(ids[account] for account in moved), *moved.values(), *left])
     return set(moved)
 
 
@@ -121,6 +124,7 @@ def load_consents(load: Load) -> None:
         columns = ["contact_id", "channel", "status", "at", "source"]
         insert_rows(connection, consent_events, [*columns, "wording"], rows_of(fresh, [*columns, "wording"]))
         _hold_latest(connection, fresh)
+        touch(connection, Subject.CONTACT, fresh["contact_id"].unique().to_list())
         load.count(fresh.height, 0, known.height)
 
 

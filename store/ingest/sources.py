@@ -27,6 +27,7 @@ from store.ingest.fields import (
     OrderFields,
     OrderLineFields,
     ProductFields,
+    SpendFields,
     StockFields,
 )
 from store.ingest.places import is_country
@@ -242,6 +243,12 @@ class EventsSource(Source):
     constants: EventFields = EventFields()
 
 
+class SpendSource(Source):
+    kind: Literal["spend"]
+    columns: SpendFields
+    constants: SpendFields = SpendFields()
+
+
 AnySource = Annotated[
     AccountsSource
     | ContactsSource
@@ -251,7 +258,8 @@ AnySource = Annotated[
     | ProductsSource
     | StockSource
     | OpportunitiesSource
-    | EventsSource,
+    | EventsSource
+    | SpendSource,
     Field(discriminator="kind"),
 ]
 SOURCE_MODELS: Mapping[Kind, type[Source]] = {
@@ -264,6 +272,7 @@ SOURCE_MODELS: Mapping[Kind, type[Source]] = {
     Kind.STOCK: StockSource,
     Kind.OPPORTUNITIES: OpportunitiesSource,
     Kind.EVENTS: EventsSource,
+    Kind.SPEND: SpendSource,
 }
 
 

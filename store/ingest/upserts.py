@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Table, select, type_coerce
 
+from store.changes import owners, touch_owners
 from store.ingest.bulk import among, ids_of, insert_rows, update_rows
 from store.types import Instant
 
@@ -59,9 +60,12 @@ def upsert(
             changed.add(key)
             altered.append((old[0], *values, *extra))
     written = [*columns, *(stamp or {})]
+    before = owners(connection, table, (row[0] for row in altered))
     insert_rows(connection, table, ["external_id", *written], fresh)
     update_rows(connection, table, written, altered)
     ids = {key: old[0] for key, old in known.items()} | ids_of(connection, table, [row[0] for row in fresh])
+    touched = [*(row[0] for row in altered), *(ids[row[0]] for row in fresh)]
+    touch_owners(connection, before, owners(connection, table, touched))
     return Upserted(ids=ids, new=frozenset(row[0] for row in fresh), changed=frozenset(changed))
 
 
@@ -73,7 +77,9 @@ def create_missing(
     known = ids_of(connection, table, by_key)
     missing = [row for key, row in by_key.items() if key not in known]
     insert_rows(connection, table, ["external_id", *columns], missing)
-    return known | ids_of(connection, table, [row[0] for row in missing]), len(missing)
+    made = ids_of(connection, table, [row[0] for row in missing])
+    touch_owners(connection, owners(connection, table, made.values()))
+    return known | made, len(missing)
 
 
 def _known(

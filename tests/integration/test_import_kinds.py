@@ -20,6 +20,7 @@ from store.tables import (
     opportunity_stages,
     orders,
     products,
+    spend,
     stock_levels,
 )
 from tests.importing import NOW, counts, give_file, give_sources, imported, rows
@@ -52,6 +53,7 @@ sources:
   stock: {kind: stock, columns: {product: Sku, on_hand: Pieces}}
   deals: {kind: opportunities, currency: EUR,
           columns: {opportunity: Deal, account: Nr, stage: Stage, at: When, value: Worth}}
+  spend: {kind: spend, columns: {channel: Where, starts_at: From, ends_at: Till, amount: Cost}}
   events: {kind: events, columns: {event: Id, name: What, contact: Who, at: When}, attributes: [Page]}
 """.replace(", state: {}", "")
 PEOPLE = "Id,Nr,Mail,Phone,First,Role\nP1,A1,Ann@ACME.example,020 7946 0018,Ann,buyer\nP2,A1,,,Bob,\n"
@@ -305,6 +307,20 @@ def test_events_take_the_account_of_their_contact(engine: Engine, workspace: Wor
     assert "is not a JSON object" in rejected(workspace)
 
 
+def test_spend_has_one_amount_for_each_channel_and_start(engine: Engine, workspace: Workspace) -> None:
+    january = "2026-01-01,2026-02-01"
+    text = f"Where,From,Till,Cost\nads,{january},1000.50\nfair,{january},200\nads,2026-02-01,2026-01-01,1\n"
+    file = give_file(workspace, "s.csv", text)
+    assert counts(imported(engine, workspace, "spend", file)) == {"rows": 3, "new": 2, "rejected": 1}
+    assert "ends_at is not after starts_at" in rejected(workspace)
+    query = select(spend.c.channel, spend.c.starts_at, spend.c.amount_minor, spend.c.currency).order_by(spend.c.id)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert rows(engine, query) == [("ads", start, 100050, "GBP"), ("fair", start, 20000, "GBP")]
+    file = give_file(workspace, "s.csv", text.replace("1000.50", "900"))
+    again = counts(imported(engine, workspace, "spend", file))
+    assert again == {"rows": 3, "changed": 1, "unchanged": 1, "rejected": 1}
+
+
 def test_several_files_of_one_source_are_added_up(sqlite_engine: Engine, workspace: Workspace) -> None:
     give_sources(workspace, 'sources:\n  p: {kind: products, file: "p-*.csv", columns: {product: Sku}}\n')
     give_file(workspace, "p-1.csv", "Sku\nS1\nS2\n")
@@ -324,6 +340,7 @@ def test_a_file_of_a_header_alone_is_no_rows(sqlite_engine: Engine, workspace: W
         ("stock", "Sku,Pieces"),
         ("deals", "Deal,Nr,Stage,When,Worth"),
         ("events", "Id,What,Who,When,Page"),
+        ("spend", "Where,From,Till,Cost"),
     ]:
         assert counts(imported(sqlite_engine, workspace, source, give_file(workspace, "x.csv", f"{header}\n"))) == {}
 

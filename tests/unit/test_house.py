@@ -154,6 +154,10 @@ HEADINGS = {
     "WindowSpec": "window",
     "FrequencyCap": "caps",
     "RfmSettings": "rfm",
+    "RfmMapSettings": "map",
+    "RfmGroupRule": "groups",
+    "ClusterSettings": "clusters",
+    "LifetimeSettings": "lifetime",
     "WebSettings": "web",
     "InboundSettings": "inbound",
 }

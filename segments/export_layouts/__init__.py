@@ -1,0 +1,1 @@
+"""Layouts of lists for advertising platforms, one file each."""

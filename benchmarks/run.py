@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NAMES = ("send", "ingest")
+NAMES = ("send", "ingest", "segments")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NAMES = ("send", "ingest", "segments")
+NAMES = ("send", "ingest", "segments", "warehouse")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
         ),
         platform.processor(),
     )
-    packages = ("sqlalchemy", "celery", "jinja2", "psycopg", "polars", "numpy")
+    packages = ("sqlalchemy", "celery", "jinja2", "psycopg", "polars", "numpy", "scipy", "scikit-learn", "duckdb")
     return {
         "processor": model,
         "cores": os.cpu_count(),

@@ -44,8 +44,8 @@ MAKE = """
 COPY (
   SELECT printf('C%09d', CAST(floor({customers} * pow(hash(i) / 18446744073709551616.0, 2)) AS BIGINT)) AS customer,
          to_timestamp(1693526400 + hash(i, 'at') % 94694400) AS ordered_at,
-         CAST(CASE WHEN kind = 'return' THEN -1 ELSE 1 END * (hash(i, 'net') % 5000000)::BIGINT / 100.0 AS DECIMAL(12, 2))
-           AS amount,
+         CAST(CASE WHEN kind = 'return' THEN -1 ELSE 1 END * CAST(hash(i, 'net') % 5000000 AS BIGINT) / 100.0
+              AS DECIMAL(12, 2)) AS amount,
          kind,
          CASE WHEN hash(i, 'gone') % 50 = 0 THEN to_timestamp(1788220800) END AS cancelled_at
   FROM (SELECT i, CASE WHEN hash(i, 'kind') % 20 = 0 THEN 'return' ELSE 'order' END AS kind
@@ -86,7 +86,9 @@ def _make(folder: Path) -> list[int]:
     import duckdb
 
     (folder / "orders").mkdir()
-    with duckdb.connect(config={"memory_limit": MEMORY, "file_search_path": str(folder)}) as there:
+    config = {"memory_limit": MEMORY, "file_search_path": str(folder)}
+    with duckdb.connect(config=config) as there:
+        there.execute("SET enable_progress_bar = false")
         step = ORDERS // FILES
         for part in range(FILES):
             path = folder / "orders" / f"{part}.parquet"

@@ -159,7 +159,7 @@ def _names(connection: Connection, subject: Subject, ids: Ints, *, limit: int | 
         return [row.external_id for row in connection.execute(named.limit(limit))]
     found: list[str] = []
     # In the order of names, until there are enough: a large segment is met with everywhere.
-    result = connection.execution_options(stream_results=True).execute(query)
+    result = connection.execute(query, execution_options={"stream_results": True})
     while rows := result.fetchmany(_FEW):
         inside = np.isin(np.array([row[0] for row in rows], dtype=np.int64), ids)
         found.extend(row[1] for row, is_in in zip(rows, inside.tolist(), strict=True) if is_in)

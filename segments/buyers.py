@@ -28,16 +28,13 @@ from segments.rates import Rates
 from segments.rollup import NO_FAMILIES, Families, Level, read_families
 from segments.warehouse import STORE, LineRows, OrdersSource, counted
 from store.columns import NULL_INT, Columns
-from store.tables import orders
+from store.tables import order_lines, orders
 
 __all__ = ["DAY_MS", "Bought", "Extra", "counted", "one_currency", "read_purchases", "subject_column"]
 
 Extra = Literal["gaps", "margin", "products"]
 
 _MONEY = ("net_minor", "gross_minor", "returned_minor", "window_net_minor", "window_gross_minor")
-_EARLIEST = ("first_ms",)
-_LATEST = ("last_ms",)
-_NEVER_ADDED = ("id", "at", "days", "twice_gap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +183,7 @@ class _Reading:
 
     def products(self, ids: Ints) -> Ints:
         """Return how many products each bought, NULL_INT where none is known."""
-        if self.lines.product is None:
+        if self.lines.product is None or self._without_lines():
             return np.full(len(ids), NULL_INT)
         found = self.reader.ask(order_sums.assortment, only=self.only)
         counts = _placed(found["id"], found["products"], ids, otherwise=NULL_INT)
@@ -198,6 +195,10 @@ class _Reading:
             place = np.isin(ids, heads)
             counts[place] = _placed(heads, together, ids[place], otherwise=NULL_INT)
         return counts
+
+    def _without_lines(self) -> bool:
+        """Return whether our own orders have no lines at all, which to find out by joining them takes long."""
+        return self.own and self.there.execute(select(order_lines.c.order_id).limit(1)).first() is None
 
     def _any_currency(self) -> str | None:
         rows = self.lines.rows

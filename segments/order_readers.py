@@ -157,8 +157,11 @@ def _external_ids(connection: Connection, table: Any) -> pl.DataFrame:
     """Return our ids by external id: columns key and id."""
     schema = {"key": pl.String, "id": pl.Int64}
     parts = [pl.DataFrame(schema=schema)]
-    result = connection.execute(select(table.c.external_id, table.c.id), execution_options=_STREAMED)
-    while rows := result.fetchmany(_BATCH):
+    streamed = connection.dialect.name != "sqlite"
+    result = connection.execute(select(table.c.external_id, table.c.id), execution_options={"stream_results": streamed})
+    # SQLite's own cursor streams as it is, and spares an object for each row.
+    source: Any = result if streamed else result.cursor
+    while rows := source.fetchmany(_BATCH):
         names, ids = zip(*rows, strict=True)
         parts.append(pl.DataFrame({"key": names, "id": ids}, schema=schema))
     return pl.concat(parts)

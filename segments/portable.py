@@ -40,6 +40,7 @@ def _by_two_slashes(element: whole_quotient, compiler: SQLCompiler, **kw: Any) -
 
 
 @compiles(whole_quotient, "clickhouse")
+@compiles(whole_quotient, "clickhousedb")
 def _by_function(element: whole_quotient, compiler: SQLCompiler, **kw: Any) -> str:
     return _divided(element, compiler, "intDiv({}, {})", **kw)
 

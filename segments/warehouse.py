@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from sqlalchemy import (
     cast,
     column,
     create_engine,
+    event,
     func,
     literal,
     literal_column,
@@ -312,11 +315,19 @@ def _engine(settings: WarehouseSettings, folder: Path) -> Engine:
         url = make_url(settings.url.get_secret_value())
         options: dict[str, Any] = {}
         if url.get_backend_name() == "duckdb":
-            config = {"memory_limit": settings.memory, "file_search_path": str(folder.resolve())}
+            spills = Path(tempfile.gettempdir()) / f"carillon-duckdb-{os.getpid()}"
+            config = {
+                "memory_limit": settings.memory,
+                "temp_directory": str(spills),  # Else a folder of DuckDB's choice, below the present one.
+                "file_search_path": str(folder.resolve()),
+            }
             if settings.threads:
                 config["threads"] = str(settings.threads)
             options = {"connect_args": {"config": config}}
-        return create_engine(url, **options)
+        engine = create_engine(url, **options)
+        if options:
+            event.listen(engine, "connect", _without_progress)
+        return engine
     except (NoSuchModuleError, ImportError) as error:
         raise ConfigError(
             f"warehouse.url needs a dialect that is not installed ({error}); "
@@ -324,3 +335,8 @@ def _engine(settings: WarehouseSettings, folder: Path) -> Engine:
         ) from error
     except ArgumentError as error:
         raise ConfigError(f"warehouse.url is not a database URL: {error}") from error
+
+
+def _without_progress(raw: Any, _record: Any) -> None:
+    """Keep DuckDB from drawing a bar among what a command prints."""
+    raw.cursor().execute("SET enable_progress_bar = false")

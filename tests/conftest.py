@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,15 +40,24 @@ def postgres() -> Iterator[PostgresServer]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty, migrated SQLite database to copy: migrating one for each test would take longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "carillon.db"
+    engine = open_database(f"sqlite:///{path}")
+    migrate(engine)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.dispose()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty, migrated database; the test runs once on each kind."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'carillon.db'}"
-        engine = open_database(url)
-        migrate(engine)
-        engine.dispose()
-        yield url
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "carillon.db")
+        yield f"sqlite:///{tmp_path / 'carillon.db'}"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
     url = server.new_database(server.template)
@@ -64,10 +74,10 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def sqlite_engine(tmp_path: Path) -> Iterator[Engine]:
+def sqlite_engine(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Engine]:
     """An engine on an empty, migrated SQLite database, for what does not depend on the kind."""
+    shutil.copy(migrated_sqlite, tmp_path / "carillon.db")
     engine = open_database(f"sqlite:///{tmp_path / 'carillon.db'}")
-    migrate(engine)
     yield engine
     engine.dispose()
 

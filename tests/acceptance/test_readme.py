@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
     r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
 )
-(CAMPAIGN,) = [body for kind, body in BLOCKS if kind == "yaml"]
+(CAMPAIGN, SEGMENT) = [body for kind, body in BLOCKS if kind == "yaml"]
 (MISTAKES,) = [body for kind, body in BLOCKS if kind == "text"]
 COMMANDS = [
     line.split("#")[0].strip()
@@ -60,6 +61,7 @@ def shop(tmp_path: Path, relay: SinkServer) -> Path:
         "Dear {{ contact.first_name }}, we miss you.\n", encoding="utf-8"
     )
     (root / "campaigns" / "winback.yaml").write_text(CAMPAIGN, encoding="utf-8")
+    (root / "segments" / "slipping-away.yaml").write_text(SEGMENT, encoding="utf-8")
     (root / "data").mkdir()
     for name, text in DATA.items():
         (root / "data" / f"{name}.csv").write_text(text, encoding="utf-8")
@@ -84,6 +86,15 @@ def test_the_campaign_of_the_readme_is_in_order(shop: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_segment_of_the_readme_is_answered(shop: Path) -> None:
+    for source in DATA:
+        assert carillon(shop, "import", source).returncode == 0, source
+    refreshed = carillon(shop, "segments", "refresh", "slipping-away", "--json")
+    assert refreshed.returncode == 0, refreshed.stderr
+    shown = carillon(shop, "segments", "show", "slipping-away", "--json")
+    assert json.loads(shown.stdout)["members"], "nobody orders at a steady pace and has stopped since"
+
+
 def test_mistakes_are_told_as_the_readme_says(shop: Path) -> None:
     wrong = CAMPAIGN.replace("segment: at-risk ", "segment: at-rsik ").replace("per_account: 2", "per_acount: 2")
     (shop / "campaigns" / "winback.yaml").write_text(wrong.replace('"2026-12-01 09:00"', "09:00"), encoding="utf-8")
@@ -103,7 +114,7 @@ def test_the_commands_of_the_readme_run(shop: Path, relay: SinkServer) -> None:
         result = carillon(shop, *words)
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
         ran.append(words[0])
-    assert ran == ["doctor", "import", "segments", "plan", "apply", "report"]
+    assert ran == ["doctor", "import", "segments", "segments", "plan", "apply", "report"]
     assert [to for _, _, to in relay.sink.accepted] == ["boss@acme.example"]
     assert "winback" in str(message_from_bytes(relay.sink.bodies[0])["Subject"]).lower()
 

@@ -261,8 +261,8 @@ def sentences_on_lifetime(found: Measured) -> Iterator[str]:
     yield f"Carillon hid the last {orders['length']:.0f} days from the model"
     yield (
         f"It promised {orders['predicted']:,.0f} orders, and {orders['actual']:,} came:"
-        f" {100 * orders['error']:.1f} % too many. In money it was the other way round: {millions(past['predicted_minor'])} promised,"
-        f" {millions(past['actual_minor'])} came."
+        f" {100 * orders['error']:.1f} % too many. In money it was the other way round:"
+        f" {millions(past['predicted_minor'])} promised, {millions(past['actual_minor'])} came."
     )
     once, *middle, most = orders["groups"]
     assert all(one["predicted_mean"] > one["actual_mean"] for one in (once, *middle))
@@ -358,7 +358,7 @@ PASSAGES = (
 # What stands in the page as a name or a definition and was not measured.
 NO_FIGURES = (
     r"\(BG/NBD\)|CC BY 4\.0|online_retail_\d{4}-\d{4}\.parquet|Machine Learning Repository",
-    r"python on\.py 2011-12-11|\]\([^)]*\)|(?m:^## \d\. )|section 7|Section 7|`c[1-7]`",
+    r"python on\.py 2011-12-11|\]\([^)]*\)|## \d\. |section 7|Section 7|`c[1-7]`",
     r"\b\d{1,2} (September|December)( 20\d\d)?|(September|December|Christmas|before|of|to|for) 20(09|10|11|12)\b",
     r"from 1 to 5, 5 the best; a 5 is",
     r"11 (Sept|Dec)\.|£2,000 and more|over £250|£5,000 and more in the year to",

@@ -158,6 +158,8 @@ HEADINGS = {
     "RfmGroupRule": "groups",
     "ClusterSettings": "clusters",
     "LifetimeSettings": "lifetime",
+    "WarehouseSettings": "warehouse",
+    "WarehouseColumns": "columns",
     "WebSettings": "web",
     "InboundSettings": "inbound",
 }

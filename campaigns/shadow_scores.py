@@ -44,7 +44,7 @@ def scores_as_of(
     stale = {
         subject: kinds
         for subject in Subject
-        if (kinds := stale_kinds(connection, settings, asked, subject=subject, since=at - SCORES_MAX_AGE))
+        if (kinds := stale_kinds(connection, settings, asked, subject=subject, since=at - SCORES_MAX_AGE, root=root))
     }
     if not stale:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,19 +201,30 @@ def explain(
 
 
 def _print_profiles(data: dict[str, Any]) -> None:
-    names = data["fit"]["features"]
-    heads = {"cluster": "left", "name": "left", "n": "right", "share": "right", "of revenue": "right"}
-    columns = {**heads, **{f"median {name}": "right" for name in names}, "as": "left"}
-    cells = [
-        [
-            *(one["key"], one["name"], f"{one['size']:,}", f"{one['share']:.1%}"),
-            "–" if one["revenue_share"] is None else f"{one['revenue_share']:.1%}",
-            *("–" if one["medians"][name] is None else f"{one['medians'][name]:,.4g}" for name in names),
-            ", ".join(one["examples"]),
-        ]
-        for one in data["profiles"]
-    ]
-    print_table(_title(data), columns, cells)
+    """Print a block for each cluster, narrow enough for a terminal of 80 columns whatever the number of features."""
+    _wrapped(_title(data))
+    who = data["subject"]
+    for one in data["profiles"]:
+        _say("")
+        console.print(f"{one['key']}: {one['name']}", style="bold", markup=False, highlight=False)
+        earned = "" if one["revenue_share"] is None else f", {one['revenue_share']:.1%} of the revenue"
+        whose = who.removesuffix("s") if one["size"] == 1 else who
+        _wrapped(f"  {one['size']:,} {whose}, {one['share']:.1%} of all{earned}")
+        if one["examples"]:
+            _wrapped(f"  such as {', '.join(one['examples'])}")
+        _say(f"  {'':<16}{'median':>12}  gap from all, in standard deviations")
+        for name in data["fit"]["features"]:
+            median = one["medians"][name]
+            said = "–" if median is None else f"{median:,.4g}"
+            _say(f"  {name:<16}{said:>12}  {_gap(one['gaps'][name])}")
+
+
+def _gap(gap: float | None) -> str:
+    return "–" if gap is None or math.isnan(gap) else f"{gap:+.1f}"
+
+
+def _wrapped(line: str) -> None:
+    console.print(line, markup=False, highlight=False)
 
 
 def _title(data: dict[str, Any]) -> str:

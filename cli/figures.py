@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cli.rfm import instant_asked
 from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
-from kernel.clock import system_clock
+from kernel.errors import ConfigError
 from kernel.quantities import minor_exponent, parse_duration
 from segments.economics import ChannelPeriod, economics
 from segments.formulas import Figure
-from segments.rfm_report import parse_as_of
 from segments.stock import ProductStock, stock_report
 from store.engine import reading
 
@@ -44,11 +45,11 @@ def economics_command(
         settings = workspace.settings
         report = economics(
             connection,
-            as_of=parse_as_of(as_of, settings.timezone) if as_of else system_clock(),
+            as_of=instant_asked(as_of, settings.timezone),
             currency=settings.currency,
             margin=settings.lifetime.margin,
             channel_attribute=channel_attribute,
-            lag=parse_duration(lag),
+            lag=_span("--lag", lag, "0d or 30d"),
         )
     if as_json:
         print_json(report.as_json())
@@ -75,8 +76,8 @@ def stock(
     Example: carillon stock --window 180d --slow 120
     """
     with opened(root) as (workspace, engine), reading(engine) as connection:
-        at = parse_as_of(as_of, workspace.settings.timezone) if as_of else system_clock()
-        report = stock_report(connection, as_of=at, window=parse_duration(window))
+        at = instant_asked(as_of, workspace.settings.timezone)
+        report = stock_report(connection, as_of=at, window=_span("--window", window, "90d"))
     chosen = [product for product in report.products if _asked_for(product, slow=slow, short=short)]
     if as_json:
         print_json(replace(report, products=chosen).as_json())
@@ -88,6 +89,18 @@ def stock(
     turnover, days = _number(report.total_turnover, 2), _number(report.total_days_of_stock, 1)
     console.print(f"in total: turnover {turnover}, {days} days of stock", markup=False, highlight=False)
     _print_notes(report.notes)
+
+
+def _span(option: str, text: str, example: str) -> timedelta:
+    """Return a length of time as typed.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: {error}; for example {option} {example}") from error
 
 
 def _asked_for(product: ProductStock, *, slow: int | None, short: int | None) -> bool:

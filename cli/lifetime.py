@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.rfm import SubjectOption, Subjects
+from cli.rfm import SubjectOption, Subjects, instant_asked
 from cli.shared import (
     JsonOption,
     WorkspaceOption,
@@ -22,7 +22,6 @@ from kernel.clock import system_clock
 from kernel.quantities import minor_exponent, to_minor
 from segments import lifetime_answers
 from segments.models import ModelKind
-from segments.rfm_report import parse_as_of
 from segments.scoring import refresh_profiles
 from store.engine import reading
 
@@ -120,7 +119,7 @@ def formulas(
             settings,
             workspace.root,
             subject=subject.one,
-            as_of=parse_as_of(as_of, settings.timezone) if as_of else system_clock(),
+            as_of=instant_asked(as_of, settings.timezone),
             years=years,
             retention=retention,
             acquisition_cost_minor=to_minor(acquisition_cost, settings.currency),

@@ -121,6 +121,8 @@ def _check(out: Path) -> None:
     """Refuse a file that could not be written before minutes are spent on what it would show."""
     if out.suffix not in (".png", ".html"):
         raise ConfigError(f"{out.name} ends neither in .png nor in .html, so it is not known what to draw")
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder: name the file to write")
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder {out.parent}: make it first, or write elsewhere")
 

@@ -1,19 +1,26 @@
-"""The command about RFM: the table of groups as of a date, and who has changed groups since one."""
+"""The command about RFM: the table of groups as of a date, who has changed groups since one, and a fit anew."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.shared import JsonOption, WorkspaceOption, errors, opened, print_json, print_table, reporting_errors
+from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
 from kernel.clock import system_clock
 from kernel.errors import ConfigError
 from kernel.vocabulary import Subject
+from segments.cluster_answers import version
+from segments.models import ModelKind
 from segments.rfm_report import RfmReport, parse_as_of, rfm_moves, rfm_report
+from segments.scoring import refresh_profiles
 from store.engine import reading
+
+EARLIEST_YEAR, LATEST_YEAR = 1900, 2200
+"""No order lies before or after; and a hundred years more either way are still dates."""
 
 
 class View(StrEnum):
@@ -21,6 +28,7 @@ class View(StrEnum):
 
     GROUPS = "groups"
     MOVES = "moves"
+    FIT = "fit"
 
 
 class Subjects(StrEnum):
@@ -78,7 +86,7 @@ def register(app: typer.Typer) -> None:
 
 @reporting_errors
 def rfm(
-    view: Annotated[View, typer.Argument(help="The table of groups, or who moved between them.")] = View.GROUPS,
+    view: Annotated[View, typer.Argument(help="The table of groups, who moved, or a fit anew.")] = View.GROUPS,
     as_of: Annotated[str, typer.Option("--as-of", help="A date, read as its midnight in the workspace's zone.")] = "",
     since: Annotated[str, typer.Option("--since", help="For moves: from this date on.")] = "",
     subject: SubjectOption = Subjects.ACCOUNTS,
@@ -89,22 +97,28 @@ def rfm(
     root: WorkspaceOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Show the RFM groups as of a date, from what was known before it; or who changed groups since one, and why.
+    """Show the RFM groups as of a date, from what was known before it; who changed groups since one; or fit anew.
 
     The table is computed live and writes nothing. Moves are those the refreshes found: by own action, by time, by
-    cut-offs that were fitted anew, or new among the buyers.
+    cut-offs that were fitted anew, or new among the buyers. `fit` fits the cut-offs to all buyers, now, keeps them as
+    the version that stands, and scores everybody by them.
 
     Example: carillon rfm --as-of 2026-01-01 --subject accounts --json
     """
+    given = {"--as-of": as_of, "--scheme": scheme, "--map": group_map, "--rollup": rollup, "--ties": ties}
+    _refuse_what_is_not_read(view, {**given, "--since": since})
+    if view is View.FIT:
+        _fit(root, subject.one, as_json)
+        return
     with opened(root) as (workspace, engine), reading(engine) as connection:
         if view is View.MOVES:
             if not since:
                 raise ConfigError("carillon rfm moves needs --since, as --since 2026-01-01")
-            start = parse_as_of(since, workspace.settings.timezone)
+            start = instant_asked(since, workspace.settings.timezone, option="--since")
             moves = rfm_moves(connection, subject=subject.one, since=start)
             _print_moves(moves.as_json(), as_json)
             return
-        at = parse_as_of(as_of, workspace.settings.timezone) if as_of else system_clock()
+        at = instant_asked(as_of, workspace.settings.timezone)
         report = rfm_report(
             connection,
             workspace,
@@ -121,12 +135,67 @@ def rfm(
     _print_groups(report)
 
 
+def instant_asked(text: str, zone: str, *, option: str = "--as-of") -> datetime:
+    """Return the instant of a date as typed, now where none is given.
+
+    Raises:
+        ConfigError: not a date, or one that no order can be of.
+    """
+    if not text:
+        return system_clock()
+    at = parse_as_of(text, zone)
+    if not EARLIEST_YEAR <= at.year <= LATEST_YEAR:
+        raise ConfigError(
+            f"{option} {text} is outside the years {EARLIEST_YEAR} to {LATEST_YEAR}; write a date as 2026-01-31"
+        )
+    return at
+
+
+def _refuse_what_is_not_read(view: View, given: dict[str, str | None]) -> None:
+    """Refuse options that the view would silently leave aside."""
+    read = {View.GROUPS: set(given) - {"--since"}, View.MOVES: {"--since"}, View.FIT: set()}[view]
+    idle = [option for option, value in given.items() if value and option not in read]
+    if not idle:
+        return
+    remedies = {
+        View.GROUPS: "it is for `carillon rfm moves --since DATE`",
+        View.MOVES: "moves are those the refreshes found, by carillon.yaml's settings; leave it out",
+        View.FIT: "it fits now, by carillon.yaml's settings; leave it out, or edit `rfm` there",
+    }
+    asked = "carillon rfm" if view is View.GROUPS else f"carillon rfm {view}"
+    raise ConfigError(f"`{asked}` does not read {', '.join(idle)}: {remedies[view]}")
+
+
+def _fit(root: Path, subject: Subject, as_json: bool) -> None:
+    """Fit the cut-offs to all buyers now, score everybody, and tell the version made."""
+    kind = ModelKind.RFM
+    with opened(root) as (workspace, engine):
+        run = refresh_profiles(
+            engine,
+            workspace.settings,
+            subject=subject,
+            now=system_clock(),
+            kinds=[kind],
+            refit=[kind],
+            root=workspace.root,
+        )
+    model = run.models[kind]
+    data = {**version(model), "cutoffs": model.parameters.get("cutoffs"), "scored": run.scored, "written": run.written}
+    if as_json:
+        print_json(data)
+        return
+    words = f"{model.title}: {model.state}, fitted on {model.fitted_on:,} buyers, {run.written:,} profiles written"
+    console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for note in run.warnings:
+        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+
+
 def _print_groups(report: RfmReport) -> None:
     unit = "days" if report.settings.recency == "days" else "own gaps"
     money = f"monetary ({report.currency})"
     columns = {"group": "left", "n": "right", f"recency ({unit})": "right", "frequency": "right", money: "right"}
     print_table(
-        f"RFM of {report.subject} as of {report.as_of:%Y-%m-%d %H:%M %Z}: {report.scored:,} have bought",
+        f"RFM of {report.subject}s as of {report.as_of:%Y-%m-%d %H:%M %Z}: {report.scored:,} have bought",
         columns,
         [_group_cells(word, row) for word, row in report.groups.items()],
     )

@@ -121,7 +121,10 @@ def overlap_(
 @reporting_errors
 def export(
     name: NameArgument,
-    out: Annotated[Path, typer.Option("--out", help="The file; removals go to FILE.removals.csv beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="The file, new or an earlier export; removals go to FILE.removals.csv beside it."),
+    ],
     layout: Annotated[str, typer.Option(help=f"For whom: {', '.join(LAYOUTS)}.")] = "generic",
     consent: Annotated[
         ConsentPolicy,
@@ -152,6 +155,7 @@ def export(
             consent=consent,
             dry_run=dry_run,
             removals_done=removals_done,
+            root=workspace.root,
         )
     if as_json:
         print_json(done.as_json())

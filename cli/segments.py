@@ -12,7 +12,7 @@ from cli import segment_sets
 from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
 from kernel.clock import system_clock
 from segments import answers
-from segments.definitions import chosen, load_segments
+from segments.definitions import chosen, load_segments, needed
 from segments.explaining import NextChange
 from segments.refresh import Refreshed
 from segments.refresh import refresh as refresh_segments
@@ -145,6 +145,7 @@ def explain(
         asked = (connection, definitions, name, external_id)
         found = answers.explain(*asked, now=now, currency=workspace.settings.currency)
         change = answers.next_change(*asked, now=now, currency=workspace.settings.currency)
+        notes = answers.currency_notes(connection, needed(definitions, name), currency=workspace.settings.currency)
     if as_json:
         rows = [answers.as_json(answer) for answer in found]
         by_time = {"at": change.at, "enters": change.enters, "exact": change.exact} if change.at else None
@@ -155,7 +156,9 @@ def explain(
                 "as_of": now,
                 "member": found[0].holds,
                 "next_change": by_time,
+                "next_change_note": change.note or None,
                 "conditions": rows,
+                "notes": notes,
             }
         )
         return
@@ -163,10 +166,11 @@ def explain(
     _say(f"{external_id} {verdict} {name}")
     for answer in found:
         sign = "✓" if answer.holds else "✗"
-        values = ", ".join(f"{key} = {value}" for key, value in answer.values.items())
+        values = answers.values_in_words(answer)
         whose = "" if answer.about == external_id else f"{answer.about}: "
         _say(f"{'  ' * answer.depth}{sign} {whose}{answer.text}" + (f"    ← {values}" if values else ""))
     _say(_change_in_words(change))
+    _print_notes(notes)
 
 
 def _say(text: str) -> None:
@@ -175,7 +179,7 @@ def _say(text: str) -> None:
 
 def _change_in_words(change: NextChange) -> str:
     if change.at is None:
-        return "Without new facts, nothing changes by time alone."
+        return change.note or "Without new facts, nothing changes by time alone."
     when = f"{change.at:%Y-%m-%d %H:%M} UTC"
     if not change.exact:
         return f"Without new facts, nothing changes before {when}."

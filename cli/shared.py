@@ -14,6 +14,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
@@ -78,12 +79,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Mapping[str, str], rows: list[list[Any]]) -> None:
-    """Print a table; `columns` maps each heading to "left" or "right"."""
-    table = Table(title=title, title_justify="left")
+    """Print a table of plain text; `columns` maps each heading to "left" or "right"."""
+    # Text, not markup: a name may hold brackets, as "[red]" or "[/]", and is shown as it is.
+    table = Table(title=Text(title), title_justify="left")
     for heading, justify in columns.items():
-        table.add_column(heading, justify="right" if justify == "right" else "left")
+        table.add_column(Text(heading), justify="right" if justify == "right" else "left")
     for row in rows:
-        table.add_row(*["" if cell is None else str(cell) for cell in row])
+        table.add_row(*[Text("" if cell is None else str(cell)) for cell in row])
     console.print(table)
 
 

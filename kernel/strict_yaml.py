@@ -37,6 +37,7 @@ Location = tuple[str | int, ...]
 KEY = "\0key"
 """Marks a location as that of the key itself, not of its value."""
 _QUOTE_HINT = "if the value holds ': ' or starts with a special sign, put it in quotes"
+_DEPTH_HINT = "put inner conditions into a segment of their own and refer to it"
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -96,7 +97,7 @@ class Reading:
     def _value(self, event: Any, place: Location, depth: int) -> Any:
         self.marks.setdefault(place, _at(event))
         if depth > MAX_DEPTH:
-            raise InputError([self._problem(event, f"is nested deeper than {MAX_DEPTH} levels")])
+            raise InputError([self._problem(event, f"is nested deeper than {MAX_DEPTH} levels", _DEPTH_HINT)])
         if isinstance(event, AliasEvent):
             self._refuse(event, f"alias *{event.anchor} is not allowed", "write the value out again")
             return None
@@ -225,7 +226,7 @@ def _syntax_problem(name: str, error: MarkedYAMLError) -> Problem:
     text = str(error.problem or error)
     hint = _QUOTE_HINT
     if "nested deeper" in text:
-        hint = ""
+        hint = _DEPTH_HINT
     elif "\\t" in text:
         hint = "YAML does not allow tabs here; use spaces"
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)

@@ -8,18 +8,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, FromClause, select
+from sqlalchemy import Connection, FromClause, exists, func, select
 
 from kernel.vocabulary import Subject
 from segments.definitions import Definition, definition_to_json, needed, needs
 from segments.evaluation import evaluate
 from segments.explaining import Answer, condition_text, explain, next_change
+from segments.leaves.events import Events
+from segments.leaves.opportunities import Opportunities
+from segments.leaves.orders import MONEY_MEASURES, Orders
 from segments.purchases import Ints
 from segments.refresh import Refreshed
 from segments.scoring import last_scored_at
 from segments.snapshots import present_members
 from store.ingest.bulk import among
-from store.tables import accounts, contacts, segments
+from store.tables import accounts, contacts, events, opportunities, orders, segments
 
 __all__ = [
     "Answer",
@@ -27,15 +30,20 @@ __all__ = [
     "Shown",
     "as_json",
     "condition_text",
+    "currency_notes",
     "explain",
     "listed",
     "next_change",
     "preview",
     "score_notes",
     "show",
+    "values_in_words",
 ]
 
 _KINDS = {"rfm": "RFM scores", "clusters": "clusters", "lifetime": "lifetime values"}
+_SCORED = frozenset({"rfm", "cluster", "lifetime"})
+_OF_EVENTS = ("sum", "average", "min", "max")
+"""Measures of events that are money."""
 _FEW = 20_000
 STALE = timedelta(days=1)
 
@@ -106,11 +114,9 @@ def show(
     if row is None or row.digest == "" or row.subject != definition.subject:
         return preview(connection, definitions, name, now=now, currency=currency)
     found = _names(connection, definition.subject, present_members(connection, row.id), limit=None)
-    notes = (
-        []
-        if row.definition == definition_to_json(definition)
-        else ["its file was edited after this snapshot: refresh it"]
-    )
+    notes = currency_notes(connection, needed(definitions, name), currency=currency)
+    if row.definition != definition_to_json(definition):
+        notes.insert(0, "its file was edited after this snapshot: refresh it")
     return Shown(definition=definition, as_of=row.refreshed_at, live=False, size=len(found), members=found, notes=notes)
 
 
@@ -128,6 +134,7 @@ def preview(
     ids = evaluate(connection, definitions, [name], as_of=now, currency=currency)[name]
     found = _names(connection, definition.subject, ids, limit=sample)
     notes = score_notes(connection, needed(definitions, name), now=now)
+    notes += currency_notes(connection, needed(definitions, name), currency=currency)
     return Shown(definition=definition, as_of=now, live=True, size=len(ids), members=found, notes=notes)
 
 
@@ -144,6 +151,41 @@ def score_notes(connection: Connection, definitions: Mapping[str, Definition], *
         elif at - now > STALE:
             notes.append(f"{words} are those of {at:%Y-%m-%d %H:%M} UTC: scores are kept of the present only")
     return notes
+
+
+def currency_notes(connection: Connection, definitions: Mapping[str, Definition], *, currency: str) -> list[str]:
+    """Return in words how many orders, events and opportunities these segments leave out of money, by currency."""
+    leaves = [leaf for definition in definitions.values() for leaf in definition.where.leaves()]
+    asked = {
+        "orders": (orders, any(isinstance(leaf, Orders) and leaf.measure in MONEY_MEASURES for leaf in leaves)),
+        "events": (events, any(isinstance(leaf, Events) and leaf.measure in _OF_EVENTS for leaf in leaves)),
+        "opportunities": (
+            opportunities,
+            any(isinstance(leaf, Opportunities) and (leaf.measure == "sum" or leaf.value) for leaf in leaves),
+        ),
+    }
+    notes = []
+    for noun, (table, reads_money) in asked.items():
+        other = table.c.currency != currency
+        # Whether there is any comes first: to count them by currency takes longer, and mostly there is none.
+        if reads_money and connection.execute(select(exists().where(other))).scalar_one():
+            query = select(table.c.currency, func.count()).where(other).group_by(table.c.currency)
+            notes += [
+                f"{n:,} {noun} in {code} are left out of money measures; convert them at import"
+                for code, n in sorted(tuple(row) for row in connection.execute(query))
+            ]
+    return notes
+
+
+def values_in_words(answer: Answer) -> str:
+    """Return what a condition judges by for people: instants to the second, and scores that nobody has in words."""
+    if answer.key in _SCORED and answer.values and all(value is None for value in answer.values.values()):
+        return "no scores"
+    return ", ".join(f"{key} = {_in_words(value)}" for key, value in answer.values.items())
+
+
+def _in_words(value: Any) -> str:
+    return str(value.replace(microsecond=0)) if isinstance(value, datetime) else str(value)
 
 
 def _table(subject: Subject) -> FromClause:

@@ -12,6 +12,7 @@ from segments.bench import Bench
 from segments.figures import Figures
 from segments.model_kinds import SCORERS
 from segments.models import IMPORTED, Fit, Model, ModelKind, ModelState
+from segments.rfm_scorer import has_outgrown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ def choose(bench: Bench, kind: ModelKind, figures: Figures, *, anew: bool, froze
     """
     scorer = SCORERS[kind]
     stands = bench.standing(kind)
+    frozen = frozen and not _is_of_nobody(stands)
     as_it_is = not anew and (frozen or not _due(bench, kind, figures, stands))
     if stands is not None and as_it_is:
         return Chosen(kept=stands)
@@ -60,14 +62,27 @@ def choose(bench: Bench, kind: ModelKind, figures: Figures, *, anew: bool, froze
 
 
 def can_apply(bench: Bench, kind: ModelKind) -> bool:
-    """Return whether a version stands that was fitted with the settings of now."""
+    """Return whether a version stands that was fitted with the settings of now, to about as many buyers."""
     model = bench.standing(kind)
-    return model is not None and is_current(model, bench.settings)
+    if model is None or not is_current(model, bench.settings):
+        return False
+    return kind is not ModelKind.RFM or not has_outgrown(bench, model)
 
 
 def is_current(model: Model, settings: Settings) -> bool:
-    """Return whether a version was fitted with these settings, or came from elsewhere and knows none."""
+    """Return whether a version was fitted with these settings, or came from elsewhere and knows none.
+
+    RFM of nobody is current never: the first buyers must not wait until it is old.
+    """
+    return not _is_of_nobody(model) and _is_of_these(model, settings)
+
+
+def _is_of_these(model: Model, settings: Settings) -> bool:
     return model.imported_as is not None or model.options == SCORERS[model.kind].options(settings)
+
+
+def _is_of_nobody(model: Model | None) -> bool:
+    return model is not None and model.kind is ModelKind.RFM and not model.parameters
 
 
 def _due(bench: Bench, kind: ModelKind, figures: Figures, stands: Model | None) -> bool:
@@ -78,7 +93,7 @@ def _due(bench: Bench, kind: ModelKind, figures: Figures, stands: Model | None) 
         return True
     if stands.imported_as is not None:
         return False
-    if not is_current(latest, bench.settings):
+    if not _is_of_these(latest, bench.settings):
         return True
     every = scorer.refit_every(bench.settings)
     if every is not None and latest.as_of <= bench.now - parse_duration(every):

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, ColumnElement, Numeric, and_, cast, literal, 
 
 from kernel.quantities import parse_duration, to_minor
 from kernel.settings import DurationText, Strict
-from segments.scope import Flaw, Scope
+from segments.scope import EARLIEST_DAY, LATEST_DAY, Flaw, Scope
 
 OPERATORS = ("eq", "gt", "gte", "lt", "lte")
 Number = int | float | str
@@ -46,6 +46,14 @@ def is_date(value: object) -> bool:
     except ValueError:
         return False
     return True
+
+
+def far_date(value: object) -> tuple[str, str] | None:
+    """Return in words that a day lies where no fact can, and the remedy; None for any other value."""
+    if not is_date(value) or EARLIEST_DAY <= date.fromisoformat(str(value)) <= LATEST_DAY:
+        return None
+    message = f"{value!r} lies outside the years {EARLIEST_DAY.year} to {LATEST_DAY.year}"
+    return message, "name a day in them, or leave this border out"
 
 
 def check_text(value: Value) -> Value:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import ColumnElement, and_, case, exists, not_, or_, select, true
 
 from kernel.settings import Strict
 from kernel.vocabulary import Subject
+from segments.impossible import impossible
 from segments.leaves.attribute import Attribute, Role
 from segments.leaves.basics import Everyone, NeverBought, Reference
 from segments.leaves.bucket import Bucket
@@ -174,6 +175,8 @@ class Condition(Strict):
         if self.leaf is not None:
             for flaw in self.leaf.flaws(surroundings):
                 yield replace(flaw, place=(self.key, *flaw.place))
+            if isinstance(self.leaf, BaseModel):
+                yield from impossible(self.leaf, (self.key,))
         if self.key == "any_colleague" and surroundings.subject is Subject.ACCOUNT:
             hint = "for some contact of the account write any_contact: …"
             yield Flaw(place=(self.key,), message="accounts have no colleagues, contacts have", hint=hint)

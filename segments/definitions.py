@@ -56,6 +56,7 @@ def load_segments(workspace: Workspace) -> dict[str, Definition]:
     for path in _files(workspace.root / FOLDER):
         shown = f"{FOLDER}/{path.name}"
         try:
+            _check_is_file(path, shown)
             _check_file_name(path, shown)
             document = read_document(path, shown_as=shown)
             definitions[path.stem] = _definition(document, path.stem, workspace.settings.timezone)
@@ -167,7 +168,19 @@ def _group_map(settings: RfmSettings) -> GroupMap:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.y*ml") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in folder.glob("*.y*ml") if not path.name.startswith("."))
+
+
+def _check_is_file(path: Path, shown: str) -> None:
+    """Refuse what stands where a file should: nothing that looks like a segment is passed over without a word."""
+    if path.is_file():
+        return
+    message, hint = "is no file", "move it elsewhere"
+    if path.is_dir():
+        message, hint = "is a folder, not a file", "put its files into segments/ itself, or rename it"
+    elif path.is_symlink():
+        message, hint = "is a link to a file that is not there", "correct the link, or delete it"
+    raise InputError([Problem(path=shown, line=0, column=0, message=message, hint=hint)])
 
 
 def _check_file_name(path: Path, shown: str) -> None:

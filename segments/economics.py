@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Connection, func, literal, select, type_coerc
 
 from kernel.clock import from_ms, to_ms
 from kernel.errors import ConfigError
+from kernel.quantities import format_minor
 from kernel.vocabulary import OrderKind, Subject
 from segments import formulas
 from segments.buyers import counted
@@ -96,8 +97,10 @@ def economics(
         lag: The cost of a period is held against the new customers of so much later: the sales cycle.
 
     Raises:
-        ConfigError: spend in another currency, or none imported.
+        ConfigError: spend in another currency, below nothing, or none imported; a lag below nothing.
     """
+    if lag < timedelta(0):
+        raise ConfigError(f"a lag of {lag.days} days: customers come after the cost that wins them; write --lag 30d")
     costs = list(
         connection.execute(select(spend).where(spend.c.starts_at < as_of).order_by(spend.c.channel, spend.c.starts_at))
     )
@@ -108,6 +111,13 @@ def economics(
         raise ConfigError(
             f"spend of {foreign.channel!r} from {foreign.starts_at:%Y-%m-%d} is in {foreign.currency}, not {currency}: "
             "import it converted; money of different currencies is never added"
+        )
+    negative = next((row for row in costs if row.amount_minor < 0), None)
+    if negative is not None:
+        raise ConfigError(
+            f"spend of {negative.channel!r} from {negative.starts_at:%Y-%m-%d} is below nothing "
+            f"({format_minor(negative.amount_minor, currency)}): import that channel and start again with what was "
+            "spent, refunds taken off"
         )
     customers = _customers(connection, as_of=as_of, channel_attribute=channel_attribute)
     months = 30.4375 * DAY_MS

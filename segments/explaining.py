@@ -18,6 +18,7 @@ from kernel.vocabulary import Subject
 from segments.compiler import scope_of
 from segments.conditions import Condition, Related
 from segments.definitions import Definition
+from segments.foreseeing import foresight
 from segments.kinship import Kinship
 from segments.purchases import Ints
 from segments.relations import ACCOUNT
@@ -53,12 +54,14 @@ class Answer:
 class NextChange:
     """When a subject will enter or leave by time alone, if no new facts come in; None: never.
 
-    Not `exact` where too many instants lie ahead to try each: then nothing changes before `at`.
+    Not `exact` where too many instants lie ahead to try each: then nothing changes before `at`. `note` says what is
+    not foreseen: that scores are those of the last refresh; "" where no scores are read.
     """
 
     at: datetime | None
     enters: bool
     exact: bool
+    note: str = ""
 
 
 def explain(
@@ -95,7 +98,7 @@ def next_change(
     """Return when time alone will change whether a subject is in a segment.
 
     Every instant after now at which a clock of its leaves passes is tried, the earliest first. Scores are those of
-    the last refresh: that time will lower them is not foreseen.
+    the last refresh: that time will lower them is not foreseen but told, with when the score R is next due to fall.
 
     Raises:
         ConfigError: no such account or contact.
@@ -108,15 +111,16 @@ def next_change(
         asked = scope_of(definitions, name, as_of=instant, currency=currency)
         return _holds(connection, definition.where, asked, subject_id)
 
+    note = foresight(connection, definitions, name, scope, subject_id, now=now)
     present = inside(now)
     instants = _instants(connection, definition.where, scope, subject_id)
     for instant in instants[:MOST_INSTANTS]:
         for moment in (instant, instant + _MILLISECOND):
             if moment > now and inside(moment) != present:
-                return NextChange(at=moment, enters=not present, exact=True)
+                return NextChange(at=moment, enters=not present, exact=True, note=note)
     if len(instants) > MOST_INSTANTS:
-        return NextChange(at=instants[MOST_INSTANTS], enters=not present, exact=False)
-    return NextChange(at=None, enters=not present, exact=True)
+        return NextChange(at=instants[MOST_INSTANTS], enters=not present, exact=False, note=note)
+    return NextChange(at=None, enters=not present, exact=True, note=note)
 
 
 def condition_text(condition: Condition) -> str:

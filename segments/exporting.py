@@ -16,7 +16,7 @@ from kernel.errors import ConfigError
 from kernel.vocabulary import Channel, ConsentStatus, SkipReason, Subject
 from segments.compiler import members
 from segments.definitions import Definition
-from segments.export_files import listed_digests, removals_path, write_csv_files
+from segments.export_files import check_target, listed_digests, removals_path, write_csv_files
 from segments.export_layouts import generic, google_customer_match, meta
 from segments.export_layouts.layout import Layout, Person, plain_email, plain_phone, sha256_hex
 from store.engine import reading, writing
@@ -123,6 +123,7 @@ def export_segment(
     consent: ConsentPolicy = ConsentPolicy.EACH,
     dry_run: bool = False,
     removals_done: bool = False,
+    root: Path | None = None,
 ) -> Export:
     """Write the segment's contacts of now to a file in a platform's layout, and whom to remove to a second one.
 
@@ -135,20 +136,22 @@ def export_segment(
         definitions: At least the segment and all it refers to.
         name: Which segment; of accounts, their contacts are exported.
         layout: A name among LAYOUTS.
-        out: The file; its folder exists. The removals stand beside it, see `removals_path`.
+        out: The file; its folder exists. The removals stand beside it, see `removals_path`. Only an earlier export is
+            written over.
         now: Aware instant as of which membership is computed.
         currency: The workspace's.
         consent: Whose addresses may be exported.
         dry_run: Count only; write nothing.
         removals_done: Forget first what the list of removals written last names.
+        root: The workspace, whose own files are never written over.
 
     Raises:
-        ConfigError: an unknown layout, no such folder, or no list of removals where `removals_done`.
+        ConfigError: an unknown layout, a file not to be written (see `check_target`), or no list of removals
+            where `removals_done`.
     """
     chosen = _layout(layout)
+    check_target(out, [one.columns for one in LAYOUTS.values()], root=root)
     removals_out = removals_path(out)
-    if not out.parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent}: make it first, or write elsewhere")
     done = listed_digests(removals_out) if removals_done else set()
     with reading(engine) as connection:
         entries, tally = _gathered(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
+from sqlalchemy import Connection, literal, select
 
 from kernel.clock import to_ms
 from kernel.quantities import parse_duration
@@ -41,6 +41,7 @@ class Figures:
     where money is not scored by margin. `products` is NULL_INT where no lines are known, `median_gap_days` NaN below
     three days with an order. `subject_ids`, ascending, are all who get a profile, `units` their positions, and `asked`
     whom the answer is about, buyers or not; None: everybody. `notes` are sentences about what was left out.
+    `costs_known` is False where a margin was asked for and the cost of not one line is known.
     """
 
     subject: Subject
@@ -56,6 +57,7 @@ class Figures:
     subject_ids: Ints
     units: NDArray[np.intp]
     asked: Ints | None
+    costs_known: bool = True
 
     def __len__(self) -> int:
         return len(self.purchases)
@@ -135,6 +137,7 @@ def read_figures(
         subject_ids=bought.subject_ids,
         units=bought.units,
         asked=None if only is None else _asked(connection, rfm, subject, only, bought),
+        costs_known=_costs_known(connection, rfm, origin, bought, subject=subject, as_of=as_of),
     )
 
 
@@ -143,6 +146,22 @@ def _asked(connection: Connection, rfm: RfmSettings, subject: Subject, only: Int
         return np.union1d(only, bought.subject_ids)
     families = read_families(connection, rfm.rollup)
     return families.everyone_of(np.unique(families.head_of(only)))
+
+
+def _costs_known(
+    connection: Connection, rfm: RfmSettings, origin: Origin, bought: Bought, *, subject: Subject, as_of: datetime
+) -> bool:
+    """Tell whether the cost of some line within the window is known; asked only where no margin is anything but 0."""
+    if bought.margin_minor is None or bought.margin_minor.any():
+        return True
+    lines = origin.source.lines(subject, as_of)
+    known = select(literal(1)).select_from(lines.source).where(lines.rows.where)
+    if lines.cost_minor is not None:
+        known = known.where(lines.cost_minor.is_not(None))
+    if rfm.window:
+        known = known.where(lines.rows.at_ms >= to_ms(as_of - parse_duration(rfm.window)))
+    with origin.source.opened(connection) as there:
+        return there.execute(known.limit(1)).first() is not None
 
 
 def _notes(bought: Bought, subject: Subject) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, func, type_coerce
 
@@ -33,14 +34,14 @@ def profiles_needed(definitions: Mapping[str, Definition], names: Collection[str
 
 
 def profiles_stand(
-    connection: Connection, settings: Settings, subject: Subject, kinds: Collection[str], *, now: datetime
+    connection: Connection, settings: Settings, subject: Subject, kinds: Collection[str], *, now: datetime, root: Path
 ) -> bool:
-    """Tell whether all the models stand and were applied to everyone not long ago.
+    """Tell whether all the models stand and were applied to everyone not long ago, with what counts beside them now.
 
     Whether one is to be fitted anew is asked, and told by the scoring, each time it is applied to everyone.
     """
     asked = [(subject, kind) for kind in kinds]
-    return not stale_kinds(connection, settings, asked, subject=subject, since=now - APPLIED_EVERY)
+    return not stale_kinds(connection, settings, asked, subject=subject, since=now - APPLIED_EVERY, root=root)
 
 
 def rfm_clocks(connection: Connection, settings: Settings, subject: Subject) -> list[Clock]:

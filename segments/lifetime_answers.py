@@ -36,7 +36,8 @@ def shown(connection: Connection, subject: Subject) -> dict[str, Any]:
         ConfigError: never fitted.
     """
     model = _standing(connection, subject)
-    report = {name: value for name, value in model.report.items() if name not in ("warnings", models.APPLIED_AT)}
+    kept_aside = ("warnings", models.APPLIED_AT, models.APPLIED_WITH)
+    report = {name: value for name, value in model.report.items() if name not in kept_aside}
     calibration = report.pop("calibration", None)
     return {**version(model), "report": report, "calibration": calibration, "totals": _totals(connection, subject)}
 

@@ -24,6 +24,9 @@ from store.tables import models
 APPLIED_AT = "applied_at"
 """Key of the report: as of when all buyers were last scored by the model, in milliseconds."""
 
+APPLIED_WITH = "applied_with"
+"""Key of the report: a digest of what then counted without being fitted, as rates of exchange."""
+
 IMPORTED = "imported"
 """Key of the options of labels computed elsewhere: the name and version they came with."""
 
@@ -171,10 +174,10 @@ def approve(connection: Connection, kind: ModelKind, subject: Subject, *, now: d
     return _model(connection.execute(changed.returning(models)).one())
 
 
-def note_applied(connection: Connection, model_id: int, *, as_of: datetime) -> None:
-    """Keep on a model as of when all buyers were last scored by it."""
+def note_applied(connection: Connection, model_id: int, *, as_of: datetime, applied_with: str = "") -> None:
+    """Keep on a model as of when all buyers were last scored by it, and a digest of what counted beside it."""
     report = connection.execute(select(models.c.report).where(models.c.id == model_id).with_for_update()).scalar_one()
-    values = {**report, APPLIED_AT: to_ms(as_of)}
+    values = {**report, APPLIED_AT: to_ms(as_of), APPLIED_WITH: applied_with}
     connection.execute(update(models).where(models.c.id == model_id).values(report=values))
 
 

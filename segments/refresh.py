@@ -21,10 +21,10 @@ from segments.freshness import profiles_needed, profiles_stand, rfm_clocks
 from segments.kinship import NOBODY, Kinship, united
 from segments.leaves.membership import Membership
 from segments.purchases import Ints
-from segments.scoring import refresh_profiles
+from segments.scoring import not_before, refresh_profiles
 from segments.snapshots import drop_stays, present_members, write_stays
 from segments.touched import Touched, buyers_of, tables_read
-from store.changes import Changes, forget_changes, read_changes, touch_profiles
+from store.changes import Changes, forget_changes, keep_used, read_changes
 from store.columns import reading_widely
 from store.engine import reading
 from store.guard import Writer, alone
@@ -89,7 +89,7 @@ def refresh(
         engine: The database.
         workspace: Where the segment files stand; the currency; how profiles are computed.
         names: Which segments; None refreshes all.
-        now: The present instant.
+        now: The present instant. Where profiles or segments are of a later one already, that is taken.
         progress: Told how far it is.
         full: Ask everyone, whatever is known.
         patience_s: How long to wait for another refresh to end.
@@ -109,14 +109,16 @@ def refresh(
         run = _Run(engine, writer, workspace, definitions, wanted, now, progress, full, unhurried)
         refreshed = run.do()
         if names is None:
-            _forget(writer, engine, definitions, now)
+            _forget(writer, engine, definitions, run.now)
             with writer() as connection:
                 forget_changes(connection, run.used)
+        else:
+            run.keep_used()
     return refreshed
 
 
 class _Run:
-    """One refresh, alone with the lock. `used` are the notes of changes that it made use of."""
+    """One refresh, alone with the lock, as of `now`. `used` are the notes of changes that it made use of."""
 
     def __init__(
         self,
@@ -136,38 +138,65 @@ class _Run:
         self._root = workspace.root
         self._definitions = definitions
         self._wanted = wanted
-        self._now = now
+        self.now = now
         self._progress = progress
         self._full = full
         self._unhurried = unhurried
         self._currency = workspace.settings.currency
         self._tables = {name: tables_read(definitions, name, now=now, currency=self._currency) for name in wanted}
         self._known: dict[str, Row[Any]] = {}
-        self._facts: dict[Subject, Ints] = {}
+        self._noted: dict[frozenset[int], Changes] = {}
+        self._facts: dict[frozenset[int], dict[Subject, Ints]] = {}
         self._moved: dict[Subject, Ints] = {}
-        self._moved_before = False
+        self._used_before: dict[str, frozenset[int]] = {}
         self._dropped: set[str] = set()
         self._done = self._steps = 0
         self.used: list[int] = []
 
     def do(self) -> list[Refreshed]:
         """Refresh all that is wanted; in the order of the names."""
+        scored = [name for name in self._wanted if "profiles" in self._tables[name]]
         with reading(self._engine) as connection:
+            self.now = not_before(connection, self.now)
             noted = read_changes(connection)
             self._known = {row.name: row for row in connection.execute(select(segments))}
-            self._facts = self._touched_by_facts(connection, noted)
+            self._used_before = {name: self._used_by(name, noted) for name in self._wanted}
+            # What all that read profiles have used is in the profiles already.
+            in_profiles = frozenset(noted.rows).intersection(*(self._used_before[name] for name in scored))
+            for rows in {in_profiles, *self._used_before.values()}:
+                self._noted[rows] = noted.but(rows)
+                self._facts[rows] = self._touched_by_facts(connection, self._noted[rows])
         self.used = noted.rows
-        self._moved_before = bool(noted.profiles)
+        # Before any is left alone: the notes go with this refresh, and profiles must have followed them by then.
+        subjects = profiles_needed(self._definitions, self._wanted)
+        since = self._since(scored)
         self._wanted = [name for name in self._wanted if not self._left_alone(name)]
         waves = _waves(self._definitions, self._wanted)
-        subjects = profiles_needed(self._definitions, self._wanted)
         self._steps = len(subjects) + len(waves) + len(self._wanted)
-        self._refresh_profiles(subjects, noted)
+        self._refresh_profiles(subjects, self._facts[in_profiles], since)
         refreshed = [one for wave in waves for one in self._wave(wave)]
         self._tell("done")
         return sorted(refreshed, key=lambda one: one.name)
 
+    def keep_used(self) -> None:
+        """Keep what was made use of by those refreshed: the notes stay for the others."""
+        with self._writer() as connection:
+            ids = connection.execute(select(segments.c.id).where(segments.c.name.in_(self._wanted))).scalars().all()
+            keep_used(connection, ids, self.used)
+
     # --- whom to ask ---
+
+    def _used_by(self, name: str, noted: Changes) -> frozenset[int]:
+        """Return the notes that a segment, as it is defined now, has made use of."""
+        row = self._known.get(name)
+        return noted.used.get(row.id, frozenset()) if row is not None and self._is_same(name) else frozenset()
+
+    def _is_same(self, name: str) -> bool:
+        """Tell whether a segment was refreshed as it is defined now."""
+        row = self._known.get(name)
+        if row is None or row.refreshed_at is None or row.subject != self._definitions[name].subject:
+            return False
+        return bool(row.digest == deep_digest(self._definitions, name, self._currency))
 
     def _touched_by_facts(self, connection: Connection, noted: Changes) -> dict[Subject, Ints]:
         kinship = Kinship(connection)
@@ -181,79 +210,79 @@ class _Run:
             facts[Subject.ACCOUNT] = kinship.family_of(facts[Subject.ACCOUNT])
         return facts
 
-    def _refresh_profiles(self, subjects: Mapping[Subject, frozenset[str]], noted: Changes) -> None:
+    def _refresh_profiles(
+        self, subjects: Mapping[Subject, frozenset[str]], facts: Mapping[Subject, Ints], since: datetime | None
+    ) -> None:
         """Compute the profiles that segments read: of those touched, or of all where that is due."""
-        since = self._since()
+        settings, root = self._settings, self._root
         for subject, kinds in sorted(subjects.items()):
             self._tell(f"profiles of {subject}s")
             with reading(self._engine) as connection:
-                some = since is not None and not self._full and subject not in noted.profiles
-                some = some and profiles_stand(connection, self._settings, subject, kinds, now=self._now)
-                only = self._touched_profiles(connection, subject, since) if some and since else None
-            if only is None:
-                # Noted before the first profile is written: killed from here on, the next refresh asks everyone.
-                with self._writer() as connection:
-                    self.used.append(touch_profiles(connection, subject))
+                some = since is not None and not self._full
+                some = some and profiles_stand(connection, settings, subject, kinds, now=self.now, root=root)
+                only = self._touched_profiles(connection, subject, facts, since) if some and since else None
             if only is None or len(only):
                 run = refresh_profiles(
-                    self._engine,
-                    self._settings,
-                    subject=subject,
-                    now=self._now,
-                    kinds=kinds,
-                    only=only,
-                    root=self._root,
-                    note=False,
+                    self._engine, settings, subject=subject, now=self.now, kinds=kinds, only=only, root=root
                 )
                 self._moved[subject] = run.changed
+                self.used += run.notes
 
-    def _touched_profiles(self, connection: Connection, subject: Subject, since: datetime) -> Ints:
+    def _touched_profiles(
+        self, connection: Connection, subject: Subject, facts: Mapping[Subject, Ints], since: datetime
+    ) -> Ints:
         clocks = rfm_clocks(connection, self._settings, subject)
-        touched = Touched(connection, self._definitions, facts=self._facts, now=self._now, currency=self._currency)
-        ids = united(self._facts[subject], *(touched.crossed(clock, since) for clock in clocks))
+        touched = Touched(connection, self._definitions, facts=facts, now=self.now, currency=self._currency)
+        ids = united(facts[subject], *(touched.crossed(clock, since) for clock in clocks))
         if self._settings.rfm.rollup != "none" and subject is Subject.ACCOUNT:
             return Kinship(connection).family_of(ids)
         return ids
 
-    def _since(self) -> datetime | None:
-        """Return since when profiles must be looked at: the oldest refresh of a segment; None: from the beginning."""
-        instants = [self._known[name].refreshed_at if name in self._known else None for name in self._wanted]
-        known = [instant for instant in instants if instant is not None]
-        return min(known, default=None) if len(known) == len(instants) else None
+    def _since(self, scored: Sequence[str]) -> datetime | None:
+        """Return since when profiles must be looked at, for segments that read them; None: from the beginning.
+
+        That is the oldest refresh of one of them; and the beginning where one is new, or another than it was: nobody
+        may have read profiles until now.
+        """
+        if not all(self._is_same(name) for name in scored):
+            return None
+        return min((self._known[name].refreshed_at for name in scored), default=None)
 
     def _in_full(self, name: str) -> bool:
         """Tell whether everyone must be asked, because of what a segment reads or how it stands."""
-        row = self._known.get(name)
-        if self._full or row is None or row.refreshed_at is None or row.subject != self._definitions[name].subject:
+        if self._full or not self._is_same(name):
             return True
-        if row.digest != deep_digest(self._definitions, name, self._currency):
-            return True
-        if self._now - row.refreshed_at > LONGEST_GAP or _members_asked(self._definitions, name) & self._dropped:
+        gap = self.now - self._known[name].refreshed_at
+        if gap > LONGEST_GAP or _members_asked(self._definitions, name) & self._dropped:
             return True
         tables = self._tables[name]
-        return bool(tables & _SHARED) or (self._moved_before and "profiles" in tables)
+        return bool(tables & _SHARED) or ("profiles" in tables and bool(self._noted[self._used_before[name]].profiles))
 
     def _left_alone(self, name: str) -> bool:
         """Tell whether the segment, though everyone would have to be asked, was asked not long ago."""
         row = self._known.get(name)
-        lately = row is not None and row.refreshed_at is not None and self._now - row.refreshed_at < SHARED_EVERY
+        lately = row is not None and row.refreshed_at is not None and self.now - row.refreshed_at < SHARED_EVERY
         return self._unhurried and not self._full and lately and bool(self._tables[name] & _SHARED)
 
     def _asked(self, connection: Connection, names: Sequence[str]) -> dict[str, Ints | None]:
         """Return for each segment whom to ask; None for everyone."""
-        moved = {subject: united(ids, self._moved.get(subject, NOBODY)) for subject, ids in self._facts.items()}
-        plain, scored = (
-            Touched(connection, self._definitions, facts=facts, now=self._now, currency=self._currency)
-            for facts in (self._facts, moved)
-        )
+        found: dict[tuple[frozenset[int], bool], Touched] = {}
         asked: dict[str, Ints | None] = {}
         for name in names:
-            subject = self._definitions[name].subject
-            touched = scored if "profiles" in self._tables[name] else plain
-            ids = None if self._in_full(name) else touched.of(name, self._known[name].refreshed_at)
+            subject, key = self._definitions[name].subject, (self._used_before[name], "profiles" in self._tables[name])
+            if key not in found:
+                found[key] = self._touched(connection, *key)
+            ids = None if self._in_full(name) else found[key].of(name, self._known[name].refreshed_at)
             many = ids is not None and len(ids) > LARGEST_SHARE * _population(connection, subject)
             asked[name] = None if many else ids
         return asked
+
+    def _touched(self, connection: Connection, used: frozenset[int], scored: bool) -> Touched:
+        """Return who is touched by what is noted but in those notes; and, where scored, by moves of profiles."""
+        facts: Mapping[Subject, Ints] = self._facts[used]
+        if scored:
+            facts = {subject: united(ids, self._moved.get(subject, NOBODY)) for subject, ids in facts.items()}
+        return Touched(connection, self._definitions, facts=facts, now=self.now, currency=self._currency)
 
     # --- asking and writing ---
 
@@ -269,7 +298,7 @@ class _Run:
                     connection,
                     self._definitions,
                     group,
-                    as_of=self._now,
+                    as_of=self.now,
                     currency=self._currency,
                     only=only or None,
                 )
@@ -288,12 +317,13 @@ class _Run:
             values = {"name": name, "subject": definition.subject, "definition": {}, "digest": "", "size": 0}
             connection.execute(insert_into(connection, segments).values(**values).on_conflict_do_nothing())
             row = connection.execute(select(segments.c.id, segments.c.subject).where(segments.c.name == name)).one()
-            if row.subject != definition.subject:
-                values = {"subject": definition.subject, "digest": "", "refreshed_at": None}
-                connection.execute(update(segments).where(segments.c.id == row.id).values(**values))
         if row.subject != definition.subject:
+            # First the stays: killed between the slices, the next refresh finds the old subject, and goes on.
             drop_stays(self._writer, row.id)
             self._dropped.add(name)
+            values = {"subject": definition.subject, "digest": "", "refreshed_at": None}
+            with self._writer() as connection:
+                connection.execute(update(segments).where(segments.c.id == row.id).values(**values))
         return int(row.id)
 
     def _written(
@@ -302,11 +332,9 @@ class _Run:
         self._tell(name)
         definition = self._definitions[name]
         row = self._known.get(name)
-        # Never before the last refresh, whatever the clock of this machine says: stays do not overlap.
-        at = max(self._now, row.refreshed_at) if row is not None and row.refreshed_at else self._now
         new = deep_digest(self._definitions, name, self._currency)
-        write_stays(self._writer, segment_id, entered=entered, left=left, at=at)
-        values = {"definition": definition_to_json(definition), "digest": new, "refreshed_at": at}
+        write_stays(self._writer, segment_id, entered=entered, left=left, at=self.now)
+        values = {"definition": definition_to_json(definition), "digest": new, "refreshed_at": self.now}
         with self._writer() as connection:
             statement = update(segments).where(segments.c.id == segment_id).values(**values)
             if size is not None:

@@ -119,7 +119,7 @@ def fit(figures: Figures, settings: RfmSettings, *, currency: str | None) -> Fit
     """Return cut-offs fitted to these buyers.
 
     Raises:
-        ConfigError: thresholds missing or out of order, or a map that does not fit the scheme.
+        ConfigError: thresholds missing or out of order, a map that does not fit the scheme, or margins without costs.
     """
     scores = rfm.scores_of(settings.scheme, settings.scores)
     group_map = rfm_maps.map_for(settings.map, scores)
@@ -166,6 +166,11 @@ def _money(figures: Figures, settings: RfmSettings, positions: NDArray[np.intp],
     if settings.monetary == "margin":
         if figures.margin_minor is None:
             raise ValueError("the margin was not read")
+        if len(positions) and not figures.costs_known:
+            raise ConfigError(
+                "carillon.yaml: rfm: monetary: margin, and no order line has a known cost, so that every margin would "
+                "be 0: import order lines with `unit_cost` or a warehouse's cost, or set monetary: net"
+            )
         return figures.margin_minor[positions]
     net = figures.window_net_minor[positions]
     return net if settings.monetary == "net" else (2 * net + frequency) // (2 * frequency)

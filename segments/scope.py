@@ -18,6 +18,8 @@ Place = tuple[str | int, ...]
 Whose = Literal["account", "contact"]
 Way = tuple[str, ...]
 """Names of relations, the outermost first: how one gets from a condition's subjects to those a part of it is about."""
+EARLIEST_DAY, LATEST_DAY = date(1900, 1, 1), date(2200, 12, 31)
+"""No fact lies outside; a day beyond is a slip of the pen, and further on no instant at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,12 +151,12 @@ class Scope:
         return other.where, inside.about(Subject.ACCOUNT)
 
     def midnight(self, day: date) -> datetime:
-        """Return the start of the day in the workspace's zone."""
-        return datetime.combine(day, time(), tzinfo=self.zone)
+        """Return the start of the day in the workspace's zone; a day no fact can lie on is the nearest that can."""
+        return datetime.combine(_in_range(day), time(), tzinfo=self.zone)
 
     def after(self, day: date) -> datetime:
         """Return the end of the day in the workspace's zone: the start of the next one."""
-        return self.midnight(day + timedelta(days=1))
+        return datetime.combine(_in_range(day) + timedelta(days=1), time(), tzinfo=self.zone)
 
 
 class Leaf(Protocol):
@@ -236,6 +238,10 @@ class OnRows:
         rows = self.rows(scope)
         query: Select[Any] = select(aggregate).select_from(rows.source)
         return query.where(rows.where, rows.key == scope.id_of(rows.whose)).correlate(scope.table).scalar_subquery()
+
+
+def _in_range(day: date) -> date:
+    return min(max(day, EARLIEST_DAY), LATEST_DAY)
 
 
 def subjects(subject: Subject) -> FromClause:

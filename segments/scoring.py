@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
 
 from kernel.clock import to_ms
+from kernel.ids import digest
 from kernel.settings import Settings
 from kernel.vocabulary import Subject
 from segments import models, profiles
@@ -29,9 +30,10 @@ from segments.model_kinds import SCORERS
 from segments.models import Model, ModelKind
 from segments.profiles import Column, Difference, Rows, Words
 from segments.purchases import Ints
-from store.changes import touch
+from store.changes import touch, touch_profiles
 from store.columns import reading_widely
 from store.engine import reading, writing
+from store.tables import segments
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done now, how many steps are done, and how many there are."""
@@ -42,6 +44,8 @@ _MODEL_ID = {
     ModelKind.CLUSTERS: "cluster_model_id",
     ModelKind.LIFETIME: "lifetime_model_id",
 }
+_MANY_MOVED = 20_000
+"""Where more profiles move than this, that any may have moved is noted, and not the ids of each."""
 _FRESH = -1
 """Stands in columns for the id of a model that is not kept yet."""
 
@@ -51,7 +55,7 @@ class ProfileRun:
     """What a scoring did. `written` counts profiles made or changed, `removed` those of people who are no buyers now.
 
     `changed` holds the ids of both, ascending. `models` are the versions applied, `held` those that wait for approval,
-    `refitted` the kinds that were fitted anew.
+    `refitted` the kinds that were fitted anew, `notes` are the ids of what was noted of the moves.
     """
 
     subject: Subject
@@ -64,6 +68,7 @@ class ProfileRun:
     held: dict[ModelKind, Model]
     refitted: frozenset[ModelKind]
     warnings: list[str]
+    notes: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,6 @@ def refresh_profiles(
     labels: Labels | None = None,
     frozen: bool = False,
     root: Path = HERE,
-    note: bool = True,
     progress: Progress | None = None,
 ) -> ProfileRun:
     """Bring the profiles of accounts or contacts to `now`, and keep models that had to be fitted.
@@ -103,25 +107,26 @@ def refresh_profiles(
         engine: The database.
         settings: The workspace's.
         subject: Whose profiles.
-        now: Aware instant; orders and cancellations at or after it are unknown.
+        now: Aware instant; orders and cancellations at or after it are unknown. Where profiles or segments are of a
+            later one already, by a clock that is ahead, it is that.
         kinds: Which models to apply; none: only the facts of the profiles are brought up to date.
         refit: Which of them to fit anew whatever their age.
         only: Just these subjects, by the frozen models, however old; everybody where a model must be made first.
         labels: Clusters computed elsewhere, to be taken over as a version of their own.
         frozen: Apply what stands to everybody, however old; what does not stand yet is fitted.
         root: The workspace's folder, where relative names of files in carillon.yaml (rates, warehouse) start.
-        note: Note whose profiles move, so that the next refresh of segments asks about them; a refresh needs no note.
         progress: Told of each step.
 
     Raises:
         ConfigError: settings that contradict each other, or orders in a currency that cannot be converted.
     """
+    beside = beside_models(settings, root)  # Before the rates are read: edited meanwhile, they are old at once.
     with reading_widely(engine) as connection:
         computed = compute(
             connection,
             settings,
             subject=subject,
-            now=now,
+            now=not_before(connection, now),
             kinds=kinds,
             refit=refit,
             only=only,
@@ -130,7 +135,7 @@ def refresh_profiles(
             root=root,
             progress=progress,
         )
-    return _keep(engine, computed, note=note, progress=progress)
+    return _keep(engine, computed, beside=beside, progress=progress)
 
 
 def ensure_scores(
@@ -149,7 +154,7 @@ def ensure_scores(
     """
     for subject in Subject:
         with reading(engine) as connection:
-            stale = stale_kinds(connection, settings, asked, subject=subject, since=now - max_age)
+            stale = stale_kinds(connection, settings, asked, subject=subject, since=now - max_age, root=root)
         if stale:
             refresh_profiles(engine, settings, subject=subject, now=now, kinds=stale, root=root)
 
@@ -161,15 +166,42 @@ def stale_kinds(
     *,
     subject: Subject,
     since: datetime,
+    root: Path = HERE,
 ) -> list[ModelKind]:
-    """Return which of the kinds asked of a subject were last applied at or before an instant, or by other settings."""
+    """Return which of the kinds asked of a subject were last applied at or before an instant, or by other settings.
+
+    Among those is what is applied without being fitted: an edited file of rates makes every kind stale.
+    """
     found = []
+    beside = beside_models(settings, root)
     for kind in sorted({ModelKind(kind) for whose, kind in asked if whose == subject}):
         model = models.standing(connection, kind, subject)
         applied_at = model.applied_at if model else None
-        if model is None or applied_at is None or applied_at <= since or not is_current(model, settings):
+        stands = model is not None and is_current(model, settings) and model.report.get(models.APPLIED_WITH) == beside
+        if not stands or applied_at is None or applied_at <= since:
             found.append(kind)
     return found
+
+
+def beside_models(settings: Settings, root: Path) -> str:
+    """Return a digest of what profiles depend on beside the facts and what was fitted: rates, warehouse, band."""
+    rates = root / settings.rates if settings.rates else None
+    # A file that is missing is told as an error by whoever reads the rates, which this digest then leads to.
+    content = rates.read_bytes() if rates is not None and rates.is_file() else b""
+    warehouse = settings.warehouse.model_dump_json() if settings.warehouse else ""
+    return digest(str(settings.rfm.band), settings.currency or "", warehouse, content)
+
+
+def not_before(connection: Connection, now: datetime) -> datetime:
+    """Return `now`, or the latest instant that profiles or segments were brought to, where that is later.
+
+    Hosts' clocks disagree. What was answered for an instant is never answered for an earlier one, since whom time
+    touches is looked for only between the last answer's instant and the next's.
+    """
+    standing = [models.standing(connection, kind, subject) for kind in ModelKind for subject in Subject]
+    refreshed: datetime | None = connection.execute(select(func.max(segments.c.refreshed_at))).scalar_one()
+    known = [refreshed, *(model.applied_at for model in standing if model is not None)]
+    return max([now, *(instant for instant in known if instant is not None)])
 
 
 def last_scored_at(connection: Connection, subject: Subject, kind: ModelKind | str = ModelKind.RFM) -> datetime | None:
@@ -211,11 +243,14 @@ def compute(
         loading: threading.Thread | None = None
         if not all(can_apply(bench, kind) for kind in wanted):
             only = None
-            loading = _load_early()
+            loading = _load_early() if ModelKind.CLUSTERS in wanted else None
         tell(f"figures of {subject}s", 0, steps)
-        figures = bench.figures(as_of=now, only=only)
-        if loading is not None:
-            loading.join()
+        try:
+            figures = bench.figures(as_of=now, only=only)
+        finally:
+            # An import that outlives the process's end fails loudly beneath the error that ended it.
+            if loading is not None:
+                loading.join()
         chosen = {}
         for done, kind in enumerate(wanted, start=1):
             tell(f"{kind} of {subject}s", done, steps)
@@ -256,7 +291,7 @@ def _load_early() -> threading.Thread:
     return loading
 
 
-def _keep(engine: Engine, computed: Computed, *, note: bool, progress: Progress | None) -> ProfileRun:
+def _keep(engine: Engine, computed: Computed, *, beside: str, progress: Progress | None) -> ProfileRun:
     applied: dict[ModelKind, Model] = {}
     waiting: dict[ModelKind, Model] = {}
     rows = computed.difference.rows
@@ -264,9 +299,8 @@ def _keep(engine: Engine, computed: Computed, *, note: bool, progress: Progress 
     if progress:
         progress(f"writing profiles of {computed.subject}s", steps - 1, steps)
     with writing(engine) as connection:
-        if note:
-            # Before the first profile is written: a note too many costs a question, one too few a wrong segment.
-            touch(connection, computed.subject, computed.difference.ids.tolist())
+        # Before the first profile is written: a note too many costs a question, one too few a wrong segment.
+        notes = _note_moves(connection, computed)
         for kind, one in computed.chosen.items():
             if one.fit is not None:
                 applied[kind] = models.save(connection, kind, computed.subject, one.fit, as_of=computed.now)
@@ -279,10 +313,11 @@ def _keep(engine: Engine, computed: Computed, *, note: bool, progress: Progress 
         column[column == _FRESH] = model.id
     now_ms = to_ms(computed.now)
     profiles.write(engine, computed.subject, computed.difference, computed.words, now_ms=now_ms)
-    if computed.whole and applied:
-        with writing(engine) as connection:
-            for model in applied.values():
-                models.note_applied(connection, model.id, as_of=computed.now)
+    with writing(engine) as connection:
+        # And after the last one: a refresh that ran beside this may have used the first note while some were missing.
+        notes += _note_moves(connection, computed)
+        for model in applied.values() if computed.whole else ():
+            models.note_applied(connection, model.id, as_of=computed.now, applied_with=beside)
     if progress:
         progress("done", steps, steps)
     return ProfileRun(
@@ -296,7 +331,15 @@ def _keep(engine: Engine, computed: Computed, *, note: bool, progress: Progress 
         held=waiting,
         refitted=frozenset(kind for kind, one in computed.chosen.items() if one.fit or one.waiting),
         warnings=[*computed.notes, *_warnings(applied, waiting)],
+        notes=notes,
     )
+
+
+def _note_moves(connection: Connection, computed: Computed) -> list[int]:
+    ids = computed.difference.ids
+    if len(ids) > _MANY_MOVED:
+        return [touch_profiles(connection, computed.subject)]
+    return touch(connection, computed.subject, ids.tolist())
 
 
 def _facts(figures: Figures) -> dict[str, Column]:

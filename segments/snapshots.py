@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from sqlalchemy import BigInteger, Connection, delete, literal, select, true, update
 
 from kernel.clock import to_ms
 from segments.kinship import read_ids, united
 from segments.purchases import Ints
+from store.columns import append_columns
 from store.guard import Writer
 from store.id_rows import id_rows
 from store.ingest.bulk import among
 from store.sql import insert_into
 from store.tables import segment_members, segments
 
-ROWS_PER_COMMIT = 50_000
-"""Some tenths of a second of writing: how long sending may have to wait."""
+ROWS_PER_COMMIT = 10_000
+"""Less than a tenth of a second of writing: how long sending may have to wait."""
 _IDS_PER_QUESTION = 20_000
 
 
@@ -60,16 +62,29 @@ def write_stays(writer: Writer, segment_id: int, *, entered: Ints, left: Ints, a
     for part in _slices(left, ROWS_PER_COMMIT):
         with writer() as connection:
             _end(connection, segment_id, part, at)
+    fresh: bool | None = None
     for part in _slices(entered, ROWS_PER_COMMIT):
         with writer() as connection:
-            _begin(connection, segment_id, part, at)
+            fresh = _has_no_stays(connection, segment_id) if fresh is None else fresh
+            (_begin_first if fresh else _begin)(connection, segment_id, part, at)
 
 
 def drop_stays(writer: Writer, segment_id: int) -> None:
     """Forget all stays, past ones too: those of a segment that is now about another kind of subject."""
-    with writer() as connection:
-        connection.execute(delete(segment_members).where(segment_members.c.segment_id == segment_id))
-        connection.execute(update(segments).where(segments.c.id == segment_id).values(size=0))
+    stays = segment_members.c
+    mine = stays.segment_id == segment_id
+    key = (stays.subject_id, stays.valid_from)
+    while True:
+        with writer() as connection:
+            rows = connection.execute(
+                select(*key, stays.valid_to).where(mine).order_by(*key).limit(ROWS_PER_COMMIT)
+            ).all()
+            if not rows:
+                return
+            last = rows[-1]
+            later = (stays.subject_id == last.subject_id) & (stays.valid_from > last.valid_from)
+            connection.execute(delete(segment_members).where(mine, stays.subject_id <= last.subject_id, ~later))
+            _grow(connection, segment_id, -sum(row.valid_to is None for row in rows))
 
 
 def _end(connection: Connection, segment_id: int, ids: Ints, at: datetime) -> None:
@@ -81,6 +96,22 @@ def _end(connection: Connection, segment_id: int, ids: Ints, at: datetime) -> No
     )
     connection.execute(update(segment_members).where(*open_).values(valid_to=at))
     _grow(connection, segment_id, -len(ids))
+
+
+def _has_no_stays(connection: Connection, segment_id: int) -> bool:
+    mine = select(segment_members.c.subject_id).where(segment_members.c.segment_id == segment_id)
+    return connection.execute(mine.limit(1)).first() is None
+
+
+def _begin_first(connection: Connection, segment_id: int, ids: Ints, at: datetime) -> None:
+    """Begin stays in a segment that never had any: nothing can be in the way, so they are only appended."""
+    columns = {
+        "segment_id": np.full(len(ids), segment_id, dtype=np.int64),
+        "subject_id": ids,
+        "valid_from": np.full(len(ids), to_ms(at), dtype=np.int64),
+    }
+    append_columns(connection, segment_members, columns)
+    _grow(connection, segment_id, len(ids))
 
 
 def _begin(connection: Connection, segment_id: int, ids: Ints, at: datetime) -> None:

@@ -13,10 +13,14 @@ import numpy as np
 from sqlalchemy import BigInteger, ColumnElement, Connection, case, cast, func, select, type_coerce
 
 from kernel.clock import from_ms, to_ms
+from kernel.errors import ConfigError
 from segments.buyers import counted
 from segments.formulas import days_left, stock_by_product, stock_in_total
 from segments.purchases import DAY_MS, Floats, Ints
 from store.tables import order_lines, orders, products, stock_levels
+
+LONGEST_WINDOW = timedelta(days=3_650)
+"""The stock of each product is laid out day by day, so a century of days would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +71,18 @@ def stock_report(connection: Connection, *, as_of: datetime, window: timedelta) 
     not enter, days with nothing on hand are left out of the mean and counted. Turnover is for the whole window, not
     a year.
 
+    Raises:
+        ConfigError: a window of less than a day or of more than ten years.
+
     Source:
         Inventory turnover = cost of goods sold / average inventory at cost; days of stock = days / turnover.
     """
-    days = max(1, round(window / timedelta(days=1)))
+    if not timedelta(days=1) <= window <= LONGEST_WINDOW:
+        hours = f"{window / timedelta(hours=1):g} hours" if window < timedelta(days=1) else f"{window.days} days"
+        raise ConfigError(
+            f"stock over {hours}: the window is from 1 to {LONGEST_WINDOW.days} days long; write --window 90d"
+        )
+    days = round(window / timedelta(days=1))
     start_ms = to_ms(as_of) - days * DAY_MS
     sales = _sales(connection, as_of=as_of, since=as_of - timedelta(days=days))
     counts = dict(_counts(connection, as_of=as_of))

@@ -35,6 +35,7 @@ from store.sql import insert_into
 
 __all__ = [
     "NULL_INT",
+    "append_columns",
     "insert_columns",
     "merge_columns",
     "number_list",
@@ -271,6 +272,12 @@ def insert_columns(
     A column is an array of numbers, NULL_INT and NaN for NULL, or a list of numbers, texts and None.
     """
     _write(engine, table, columns, rows_per_commit, keys=None)
+
+
+def append_columns(connection: Connection, table: Table, columns: Mapping[str, Values]) -> None:
+    """Append rows given as whole columns within a transaction; otherwise as `insert_columns`."""
+    write = _copy if connection.dialect.name == "postgresql" else _execute_many
+    write(connection, table, columns, None)
 
 
 def merge_columns(

@@ -3,7 +3,7 @@
 Source: Google Ads Help, "Formatting guidelines for uploading hashed data" (answer 7476159) and "About the customer
 matching process" (answer 7474263): the six headers; e-mail, phone and names hashed, country and zip not; the four
 columns of a mailing address only together. Data Manager API, "Format user data": dots and +suffix leave the local part
-at gmail.com and googlemail.com, and nowhere else. All as published in November 2026.
+at gmail.com and googlemail.com, and nowhere else. Read in November 2026 in stored copies of differing age.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Source: Meta Business Help Centre, "How to format a customer list when creating 
 the headers; Marketing API, "Customer file custom audiences", hashing and normalisation: e-mail trimmed and in lower
 case; phone digits only with country code, no symbols, no leading zeros; names in lower case without punctuation;
 postal code in lower case without white space, of the United States its first five digits; country as ISO 3166-1
-alpha-2 in lower case. All as published in November 2026.
+alpha-2 in lower case. Read in November 2026 in stored copies of differing age.
 """
 
 from __future__ import annotations

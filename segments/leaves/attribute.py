@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, RootModel
 from sqlalchemy import ColumnElement, false
 
+from kernel.quantities import parse_duration
 from kernel.vocabulary import Subject
 from segments.attributes import find_source, unknown_attribute
-from segments.comparisons import Text
+from segments.comparisons import Text, far_date
 from segments.scope import Clock, Flaw, OnColumns, Scope, Surroundings, sure
 from segments.value_tests import ValueTests
 from store.json_values import json_raw, one_of
@@ -36,6 +37,18 @@ class Attribute(OnColumns, ValueTests):
             yield Flaw(place=(), message=f"attribute {self.name} has no test", hint="add eq, in, gte, exists, …")
         for key, problem in self.misfits(source.kind):
             yield Flaw(place=(key,), message=f"{key}: {problem}")
+        if source.kind == "instant":
+            yield from self._no_instants()
+
+    def _no_instants(self) -> Iterable[Flaw]:
+        """Yield days no instant lies on, and stretches of no time; dates of JSON are text, and read by whole days."""
+        for key, value in self.tests():
+            said = far_date(value) if key in ("gt", "gte", "lt", "lte") else None
+            if said:
+                yield Flaw(place=(key,), message=f"{key}: {said[0]}", hint=said[1])
+            if key in ("within", "in_next") and not parse_duration(value):
+                message = f"{key}: {value} is no time at all, so nothing lies in it"
+                yield Flaw(place=(key,), message=message, hint='write a longer time, as "1d"')
 
     def holds(self, scope: Scope) -> ColumnElement[bool]:
         """Return whether all tests hold."""

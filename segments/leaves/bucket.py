@@ -42,9 +42,12 @@ class Bucket(OnColumns, Strict):
     of: Whose | None = Field(default=None, description="Who is drawn; default: the subject itself.")
 
     def flaws(self, surroundings: Surroundings) -> Iterable[Flaw]:
-        """Return a share that goes beyond the whole, or contacts drawn in a segment of accounts."""
+        """Return a share of nobody or beyond the whole, or contacts drawn in a segment of accounts."""
         if parse_share(self.from_) + parse_share(self.share) > 1 + 1e-9:
             yield Flaw(place=("share",), message=f"share: {self.from_} and {self.share} are more than 100% together")
+        if parse_share(self.share) == 0:
+            hint = "write a larger share, as 10%"
+            yield Flaw(place=("share",), message=f"share: {self.share} is nobody at all", hint=hint)
         if surroundings.subject is Subject.ACCOUNT and self.of == "contact":
             yield Flaw(place=("of",), message="of: in a segment of accounts write any_contact: {bucket: …}")
 

@@ -1,4 +1,4 @@
-"""Lifetime value and cadence: what the models expect of a buyer, and whether an order is overdue."""
+"""Lifetime value and cadence: what the models expect of a buyer, and whether an order is late."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field
 from sqlalchemy import BigInteger, ColumnElement, Double, and_, cast, func, literal, type_coerce
 
 from kernel.clock import to_ms
@@ -24,26 +24,17 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class NextOrder(Strict):
-    """When the next order is expected: soon, or before now."""
+    """When the next order is expected. Always ahead of the last scoring: who is late is told by `cadence`."""
 
-    in_next: DurationText | None = Field(default=None, description='From now on, at most this far ahead, as "14d".')
-    overdue: StrictBool | None = Field(default=None, description="true: it was expected before now.")
-
-    @model_validator(mode="after")
-    def _one(self) -> NextOrder:
-        if (self.in_next is None) == (self.overdue is None):
-            raise ValueError("give either in_next or overdue")
-        return self
+    in_next: DurationText = Field(description='From now on, at most this far ahead, as "14d".')
 
     def holds_for(self, scope: Scope, at: ColumnElement[Any]) -> ColumnElement[bool]:
         """Return whether an instant lies so; NULL does not."""
-        if self.in_next is not None:
-            return and_(at >= scope.as_of, at < scope.as_of + parse_duration(self.in_next))
-        return at < scope.as_of if self.overdue else at >= scope.as_of
+        return and_(at >= scope.as_of, at < scope.as_of + parse_duration(self.in_next))
 
     def after(self) -> tuple[timedelta, ...]:
         """Return how long after the instant (before it, where negative) time alone changes the answer."""
-        return (timedelta(0), *([-parse_duration(self.in_next)] if self.in_next else []))
+        return (timedelta(0), -parse_duration(self.in_next))
 
 
 def _number_flaws(key: str, borders: Comparison) -> Iterator[Flaw]:
@@ -106,7 +97,7 @@ class Lifetime(ProfileLeaf):
         return shown
 
     def clocks(self, scope: Scope) -> Iterable[Clock]:
-        """Return when the next order becomes near, or overdue."""
+        """Return when the next order becomes near, and when it is past."""
         if self.next_order is not None:
             rows, at = self.rows(scope), profiles.c.next_order_at
             where = and_(rows.where, at.is_not(None))

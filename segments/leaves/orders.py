@@ -118,7 +118,7 @@ class Orders(OnRows, Comparison, Period):
         """Return whether the measure lies within the borders."""
         counts = self._counts(scope)
         if self.measure == "average":
-            total, number = func.sum(self._net()).filter(counts), func.count(orders.c.id).filter(counts)
+            total, number = func.sum(self._net()).filter(counts), func.count().filter(counts)
             return sure(self.holds_for_average(total, number, scope.currency))
         value = self._value(scope)
         if self.measure == "quantity":
@@ -171,7 +171,7 @@ class Orders(OnRows, Comparison, Period):
         at = type_coerce(orders.c.ordered_at, BigInteger)
         now_ms = literal(to_ms(scope.as_of), BigInteger)
         if self.measure == "count":
-            return func.count(orders.c.id).filter(counts)
+            return func.count().filter(counts)
         if self.measure == "products":
             return func.count(distinct(order_lines.c.product_id)).filter(counts)
         if self.measure == "quantity":

@@ -11,6 +11,7 @@ from segments.pictures.scene import WIDTH_PX, Box, Picture, Shape, Table, Words
 from segments.pictures.words import (
     count,
     count_within,
+    counted,
     date_in_words,
     fitted,
     money,
@@ -75,7 +76,7 @@ def cluster_picture(profiles: ClusterProfiles) -> Picture:
         shapes.extend(_row(profiles, cluster, top=_HEAD_PX + row * _ROW_PX))
     bottom = _HEAD_PX + len(clusters) * _ROW_PX
     shapes.extend(_scale(bottom + 12))
-    whole = f"{count(sum(one.size for one in clusters))} {profiles.subject}s in {len(clusters)} clusters"
+    whole = f"{counted(sum(one.size for one in clusters), profiles.subject)} in {counted(len(clusters), 'cluster')}"
     return Picture(
         title="Clusters",
         subtitle=f"{whole}, as of {date_in_words(profiles.as_of)}",
@@ -125,7 +126,7 @@ def _heads(profiles: ClusterProfiles) -> list[Shape]:
 def _row(profiles: ClusterProfiles, cluster: Cluster, *, top: float) -> list[Shape]:
     lines = wrapped(cluster.name, _NAME_PX - 16, 14, bold=True)
     shapes: list[Shape] = [Words(x=0, y=top + 24 + 19 * line, text=text, bold=True) for line, text in enumerate(lines)]
-    about = fitted(f"{cluster.key} · {count(cluster.size)} {profiles.subject}s", _NAME_PX - 16, 12.5)
+    about = fitted(f"{cluster.key} · {counted(cluster.size, profiles.subject)}", _NAME_PX - 16, 12.5)
     shapes.append(Words(x=0, y=top + 24 + 19 * len(lines), text=about, size=12.5, fill="muted"))
     shapes.extend(_shares(cluster, top))
     width = _column_px(profiles)
@@ -177,7 +178,7 @@ def _alt(profiles: ClusterProfiles, clusters: list[Cluster]) -> str:
     if not clusters:
         return f"There are no clusters of {profiles.subject}s yet."
     told = []
-    for cluster in clusters:
+    for cluster in (one for one in clusters if one.size):
         worth = f", {percent(cluster.revenue_share)} of revenue" if cluster.revenue_share is not None else ""
         told.append(f"{cluster.name} ({cluster.key}): {percent(cluster.share)} of {profiles.subject}s{worth}")
     return "; ".join(told) + "."

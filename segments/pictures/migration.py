@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from segments.pictures.scene import WIDTH_PX, Box, Picture, Ribbon, Shape, Table, Words
-from segments.pictures.words import count, date_in_words, name_in_words, percent, width_px, wrapped
+from segments.pictures.words import count, counted, date_in_words, name_in_words, percent, width_px, wrapped
 
 NOT_YET = "not yet"
 """The group before of who had not bought by the first date."""
@@ -77,7 +77,7 @@ def migration_picture(migration: Migration) -> Picture:
     ]
     return Picture(
         title=f"Movement between {migration.kind}",
-        subtitle=f"{count(total)} {migration.subject}s, {dates}",
+        subtitle=f"{counted(total, migration.subject)}, {dates}",
         alt=_alt(migration, flows, total),
         height=bottom + 54,
         shapes=tuple(shapes),
@@ -228,10 +228,10 @@ def _alt(migration: Migration, flows: list[Flow], total: int) -> str:
     )
     moved = [flow for flow in flows if flow.before != flow.after]
     if not moved:
-        return f"Of {count(total)} {migration.subject}s {told}."
+        return f"Of {counted(total, migration.subject)} {told}."
     most = max(moved, key=lambda flow: flow.subjects)
     names = f"from {_name(migration, most.before)} to {_name(migration, most.after)}"
-    return f"Of {count(total)} {migration.subject}s {told}. The largest move is {names}: {count(most.subjects)}."
+    return f"Of {counted(total, migration.subject)} {told}. The largest move is {names}: {count(most.subjects)}."
 
 
 def _summary_table(migration: Migration, flows: list[Flow], total: int) -> Table:

@@ -9,7 +9,17 @@ from datetime import datetime
 
 from segments.pictures.colors import HEAT_STEPS, heat_step
 from segments.pictures.scene import WIDTH_PX, Box, Picture, Shape, Stroke, Table, Words
-from segments.pictures.words import count, count_within, date_in_words, fitted, money, name_in_words, percent, width_px
+from segments.pictures.words import (
+    count,
+    count_within,
+    counted,
+    date_in_words,
+    fitted,
+    money,
+    name_in_words,
+    percent,
+    width_px,
+)
 
 _LEFT_PX = 96
 _HEAD_PX = 8
@@ -51,7 +61,11 @@ def rfm_picture(grid: RfmGrid) -> Picture:
     buyers, worth = sum(cell.buyers for cell in grid.cells), sum(cell.money_minor for cell in grid.cells)
     shapes, height = _heat_map(grid, buyers)
     bars, height = _group_bars(grid, groups, top=height + 30)
-    whole = f"{count(buyers)} {grid.subject}s that have bought" if buyers else f"no {grid.subject} has bought"
+    whole = (
+        f"{counted(buyers, grid.subject)} that {'has' if buyers == 1 else 'have'} bought"
+        if buyers
+        else f"no {grid.subject} has bought"
+    )
     return Picture(
         title="RFM groups",
         subtitle=f"{whole}, {money(worth, grid.currency)} in all, as of {date_in_words(grid.as_of)}",
@@ -97,7 +111,7 @@ def _heat_map(grid: RfmGrid, buyers: int) -> tuple[list[Shape], float]:
         label = f"F {f}" + {1: " · fewest orders", grid.scores: " · most orders"}.get(f, "")
         middle = _LEFT_PX + (f - 0.5) * width
         shapes.append(Words(x=middle, y=bottom + 18, text=label if width > 130 else f"F {f}", size=13, anchor="middle"))
-    shapes.extend(_scale(bottom + 34, f"{count(largest)} {grid.subject}s"))
+    shapes.extend(_scale(bottom + 34, counted(largest, grid.subject)))
     return shapes, bottom + 50
 
 
@@ -121,7 +135,7 @@ def _cell(
     writing = f"on-heat{step}"
     names = ", ".join(name_in_words(cell.group) for cell in cells)
     hint = (
-        f"R {place[0]}, F {place[1]}: {names or 'nobody'}; {count(here)} {grid.subject}s, {money(worth, grid.currency)}"
+        f"R {place[0]}, F {place[1]}: {names or 'nobody'}; {counted(here, grid.subject)}, {money(worth, grid.currency)}"
     )
     shapes: list[Shape] = [Box(x=x, y=y, width=width, height=height, fill=f"heat{step}", hint=hint)]
     if not here:
@@ -184,15 +198,23 @@ def _group_bars(grid: RfmGrid, groups: Mapping[str, tuple[int, int]], *, top: fl
 def _alt(grid: RfmGrid, groups: Mapping[str, tuple[int, int]], buyers: int, worth: int) -> str:
     if not buyers:
         return f"No {grid.subject} had bought by {date_in_words(grid.as_of)}."
-    largest = sorted(groups, key=lambda group: -groups[group][0])[:3]
-    told = ", ".join(f"{name_in_words(group)} {percent(groups[group][0] / buyers)}" for group in largest)
+    largest = sorted((group for group in groups if groups[group][0]), key=lambda group: -groups[group][0])[:3]
     richest = max(groups, key=lambda group: groups[group][1])
     share = f" ({percent(groups[richest][1] / worth)})" if worth > 0 else ""
     earned = f"{money(groups[richest][1], grid.currency)}{share}"
     return (
-        f"Most of the {count(buyers)} {grid.subject}s are in {told}. "
-        f"Most {grid.money_word} comes from {name_in_words(richest)}: {earned}."
+        f"{_where(grid, groups, largest, buyers)} Most {grid.money_word} comes from {name_in_words(richest)}: {earned}."
     )
+
+
+def _where(grid: RfmGrid, groups: Mapping[str, tuple[int, int]], largest: Sequence[str], buyers: int) -> str:
+    """Return the sentence of the largest groups, of those that hold anybody."""
+    if buyers == 1:
+        return f"The one {grid.subject} is in {name_in_words(largest[0])}."
+    if len(largest) == 1:
+        return f"All {count(buyers)} {grid.subject}s are in {name_in_words(largest[0])}."
+    told = ", ".join(f"{name_in_words(group)} {percent(groups[group][0] / buyers)}" for group in largest)
+    return f"Most of the {count(buyers)} {grid.subject}s are in {told}."
 
 
 def _group_table(grid: RfmGrid, groups: Mapping[str, tuple[int, int]], buyers: int, worth: int) -> Table:

@@ -25,6 +25,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: "1 account", "1,234 accounts"."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
 def date_in_words(instant: datetime) -> str:
     """Return the day as "1 December 2026", in the instant's own zone."""
     return f"{instant.day} {instant:%B %Y}"

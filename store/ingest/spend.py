@@ -16,6 +16,10 @@ def load_spend(load: Load) -> None:
     backwards = rows.filter(pl.col("ends_at") <= pl.col("starts_at"))
     load.rejects.add(backwards["line"], ["ends_at is not after starts_at"] * len(backwards))
     rows = rows.filter(pl.col("ends_at") > pl.col("starts_at"))
+    negative = rows.filter(pl.col("amount") < 0)
+    reason = "amount is negative: spend is what was paid, refunds taken off"
+    load.rejects.add(negative["line"], [reason] * len(negative))
+    rows = rows.filter(pl.col("amount") >= 0)
     rows = rows.with_columns(
         in_minor(rows["amount"], SCALE, rows["currency"]).alias("amount_minor"),
         pl.format("{} {}", "channel", "starts_at").alias("key"),

@@ -36,6 +36,7 @@ PICTURES = ROOT / "docs" / "pictures"
 AUTUMN, WINTER, EARLIER = "python on.py 2011-09-11 ", "python on.py 2011-12-11 ", "python on.py 2010-12-11 "
 SEPTEMBER_MS, DECEMBER_MS, YEAR_BEFORE_MS = 1315695600000, 1323561600000, 1292025600000
 """Midnight in London on 11 September 2011, 11 December 2011 and 11 December 2010."""
+YEAR_MS = 365 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +156,13 @@ def sentences_on_the_data(found: Measured) -> Iterator[str]:
             "SELECT count(DISTINCT account_id) FROM orders WHERE kind = 'order'",
         )
     )
-    overlap = 22_523
-    yield f"**unchanged {overlap:,}.** Both files hold 1 to 9 December 2010."
+    counts = found.played.outputs["carillon import invoices"].stdout
+    imported = dict(re.findall(r"(?m)^  (\w[\w ]*\w)  +([\d,]+)", counts))
+    assert 0.2 < int(imported["without customer"].replace(",", "")) / int(imported["rows"].replace(",", "")) < 0.3
+    yield f"**unchanged {imported['unchanged']}.** Both files hold 1 to 9 December 2010."
     yield f"{invoices:,} invoices in all, of {customers:,} customers"
-    yield f"**without customer {135_080:,}.** A quarter of the lines"
-    yield "**rejected 0.**"
+    yield f"**without customer {imported['without customer']}.** A quarter of the lines"
+    yield f"**rejected {imported['rejected']}.**"
     yield f"{buyers:,} of the {customers:,} customers ever placed"
     yield f"the other {customers - buyers} only sent something back"
     ((autumn, all_orders),) = rows(
@@ -307,6 +310,14 @@ def sentences_on_the_year_before(found: Measured) -> Iterator[str]:
         f" order within a year, worth {millions(totals['clv_minor'])}: that was the promise."
     )
     yield f"{people:,} of them ordered in that year, on {days:,} days, and it came to {millions(money)}."
+    ((first,),) = rows(folder, f"SELECT sum(o.net_minor) {came}", YEAR_BEFORE_MS - YEAR_MS, YEAR_BEFORE_MS)
+    ((second,),) = rows(found.played.shop, f"SELECT sum(o.net_minor) {came}", *year)
+    kept = money / first
+    yield (
+        f"December 2010 had brought {millions(first)} within a year, and {millions(money)} in the year after,"
+        f" {100 * kept:.0f} % of it. Today's have brought {millions(second)} within a year; if history repeats itself,"
+        f" {millions(second * kept)} will follow."
+    )
 
 
 def sentences_on_segments(found: Measured) -> Iterator[str]:

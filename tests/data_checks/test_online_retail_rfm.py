@@ -145,6 +145,6 @@ def test_the_table_does_not_change_when_the_first_year_is_imported_too(shop: tup
 
 def test_the_example_segments_have_members(shop: tuple[Workspace, Engine]) -> None:
     refreshed = {row["name"]: row["size"] for row in carillon(shop[0], "segments", "refresh")}
-    assert set(refreshed) == {"champions", "win-back", "big-abroad"}
+    assert set(refreshed) >= {"champions", "win-back", "big-abroad"}
     assert refreshed["big-abroad"] > 20
     assert carillon(shop[0], "segments", "show", "big-abroad")["size"] == refreshed["big-abroad"]

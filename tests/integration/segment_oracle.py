@@ -349,8 +349,7 @@ class Oracle:
         for key, borders in leaf.items():
             if key == "next_order":
                 at = found["next_order_at"]
-                soon = at is not None and self.as_of <= at < self.as_of + self.span(borders.get("in_next", "0d"))
-                if not (soon if "in_next" in borders else at is not None and (at < self.as_of) is borders["overdue"]):
+                if at is None or not self.as_of <= at < self.as_of + self.span(borders["in_next"]):
                     return False
             elif key != "of":
                 value = found[columns.get(key, key)]

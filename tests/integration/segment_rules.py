@@ -53,8 +53,12 @@ def _named(subject: str) -> list[str]:
 
 
 def _borders(rng: random.Random, values: list[Any]) -> Rule:
-    operators = rng.sample(["eq", "gt", "gte", "lt", "lte"], rng.choice([1, 1, 2]))
-    return {operator: rng.choice(values) for operator in operators}
+    low, high = sorted((rng.choice(values), rng.choice(values)), key=float)
+    if (
+        rng.random() < 0.3 and float(high) > float(low) + 1
+    ):  # Further apart: borders that exclude each other are refused.
+        return {rng.choice(["gt", "gte"]): low, rng.choice(["lt", "lte"]): high}
+    return {rng.choice(["eq", "gt", "gte", "lt", "lte"]): rng.choice(values)}
 
 
 def _maybe(rng: random.Random, values: list[Any]) -> Rule:
@@ -181,7 +185,7 @@ def _make_cluster(rng: random.Random, subject: str) -> Rule:
 def _make_lifetime(rng: random.Random, subject: str) -> Rule:
     money = {key: _borders(rng, [0, 10, "25.00"]) for key in ("clv", "order_value", "historic")}
     numbers = {"p_alive": _borders(rng, [0, 0.5, 1]), "expected_orders": _borders(rng, [1.5, 3])}
-    expected = {"next_order": rng.choice([{"in_next": "30d"}, {"overdue": True}, {"overdue": False}])}
+    expected = {"next_order": {"in_next": rng.choice(["30d", "300d"])}}
     return {**_some(rng, money | numbers | expected), **_whose(rng, subject)}
 
 
@@ -212,7 +216,7 @@ def _make_membership(rng: random.Random, subject: str) -> Rule:
 
 def _make_bucket(rng: random.Random, subject: str) -> Rule:
     start = rng.choice(["0%", "25%", "0.5"])
-    return {"salt": rng.choice(["a", "x'; --"]), "share": rng.choice(["50%", "0.25", "0%"]), "from": start} | _whose(
+    return {"salt": rng.choice(["a", "x'; --"]), "share": rng.choice(["50%", "0.25", "1%"]), "from": start} | _whose(
         rng, subject
     )
 

@@ -51,6 +51,13 @@ def shop(engine: Engine) -> Engine:
     return engine
 
 
+def test_spend_below_nothing_is_named(shop: Engine) -> None:
+    with writing(shop) as connection:
+        connection.execute(spend.update().where(spend.c.channel == "fair").values(amount_minor=-500))
+    with pytest.raises(ConfigError, match="spend of 'fair' from 2026-01-01 is below nothing"):
+        _report(shop)
+
+
 def _report(engine: Engine, **options: timedelta) -> Economics:
     with reading(engine) as connection:
         return economics(connection, as_of=NOW, currency="EUR", margin=0.5, **options)

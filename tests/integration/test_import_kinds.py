@@ -105,6 +105,13 @@ def test_circles_and_unknown_parents_are_rejected(engine: Engine, workspace: Wor
     assert "unknown parent 'A4'" in told
 
 
+def test_spend_below_nothing_is_rejected(engine: Engine, workspace: Workspace) -> None:
+    text = "Where,From,Till,Cost\nads,2026-01-01,2026-02-01,100\nads,2026-02-01,2026-03-01,-5\n"
+    result = imported(engine, workspace, "spend", give_file(workspace, "spend.csv", text))
+    assert counts(result) == {"rows": 2, "new": 1, "rejected": 1}
+    assert "amount is negative: spend is what was paid" in rejected(workspace)
+
+
 def test_a_turned_around_pair_of_parents_is_no_circle(engine: Engine, workspace: Workspace) -> None:
     imported(engine, workspace, "accounts", give_file(workspace, "a.csv", HEAD + "A1,,,,,,,\nA2,,A1,,,,,\n"))
     turned = give_file(workspace, "a.csv", HEAD + "A1,,A2,,,,,\nA2,,,,,,,\n")

@@ -59,7 +59,51 @@ def test_rfm_takes_another_scheme_map_and_roll_up(shop: Workspace) -> None:
     assert "lost" in data(shop, "rfm", "--map", "eleven", "--rollup", "top")["groups"]
     refused = run(shop, "rfm", "--scheme", "thirds", "--map", "grid", code=1)
     assert "grid reads scores from 1 to 5" in refused.output
-    assert "500 have bought" in run(shop, "rfm").output
+    said = run(shop, "rfm").output
+    assert "RFM of accounts as of" in said
+    assert "500 have bought" in said
+
+
+def test_rfm_is_fitted_anew_when_asked(shop: Workspace) -> None:
+    fitted = data(shop, "rfm", "fit")
+    assert (fitted["version"], fitted["state"], fitted["fitted_on"], fitted["scored"]) == (1, "active", 500, 500)
+    assert len(fitted["cutoffs"]["recency_days"]) == 4
+    assert data(shop, "rfm", "fit")["version"] == 2
+    assert "rfm of accounts, version 3: active, fitted on 500 buyers" in run(shop, "rfm", "fit").output
+    assert data(shop, "rfm", "fit", "--subject", "contacts")["state"] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--since", "2026-01-01"), "`carillon rfm` does not read --since"),
+        (("moves", "--since", "2026-01-01", "--as-of", "2026-01-01"), "`carillon rfm moves` does not read --as-of"),
+        (("moves", "--since", "2026-01-01", "--scheme", "thirds"), "does not read --scheme"),
+        (("fit", "--map", "six", "--as-of", "2026-01-01"), "`carillon rfm fit` does not read --as-of, --map"),
+    ],
+)
+def test_options_that_a_view_of_rfm_does_not_read_are_refused(shop: Workspace, words: Any, said: str) -> None:
+    assert said in run(shop, "rfm", *words, code=1).output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("economics", "--lag", "x"), "--lag x: 'x' is not a duration"),
+        (("economics", "--lag", "-5d"), "--lag -5d: '-5d' is not a duration"),
+        (("stock", "--window", "5x"), "--window 5x: '5x' is not a duration"),
+        (("stock", "--window", "-5d"), "--window -5d: '-5d' is not a duration"),
+        (("stock", "--window", "0d"), "the window is from 1 to 3650 days long"),
+        (("stock", "--window", "100000d"), "--window 100000d: '100000d' is longer than"),
+        (("stock", "--window", "9999d"), "stock over 9999 days: the window is from 1 to 3650 days long"),
+        (("stock", "--as-of", "0001-01-01"), "--as-of 0001-01-01 is outside the years 1900 to 2200"),
+        (("economics", "--as-of", "0001-01-01"), "--as-of 0001-01-01 is outside the years"),
+        (("rfm", "--as-of", "9999-12-31"), "--as-of 9999-12-31 is outside the years"),
+        (("lifetime", "formulas", "--as-of", "0001-01-01"), "--as-of 0001-01-01 is outside the years"),
+    ],
+)
+def test_spans_and_dates_that_cannot_be_are_told_in_words(shop: Workspace, words: Any, said: str) -> None:
+    assert said in run(shop, *words, code=1).output
 
 
 def test_rfm_moves_tells_who_changed_groups_and_why(shop: Workspace) -> None:
@@ -93,6 +137,32 @@ def test_clusters_are_fitted_shown_and_explained(shop: Workspace) -> None:
     for words in (("fit",), ("show",), ("explain",)):
         assert "c1" in run(shop, "clusters", *words).output
     assert "no clusters of accounts wait" in run(shop, "clusters", "approve", code=1).output
+
+
+def test_clusters_are_explained_within_80_columns(shop: Workspace) -> None:
+    data(shop, "clusters", "fit")
+    told = data(shop, "clusters", "explain")
+    words = ["clusters", "explain", "--workspace", str(shop.root)]
+    text = CliRunner().invoke(app, words, env={"COLUMNS": "80"}).stdout.partition("\nRules that put")[0]
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for one in told["profiles"]:
+        block = text.partition(f"\n{one['key']}: ")[2].partition("\n\n")[0]
+        assert " ".join(block.split()).startswith(f"{one['name']} {one['size']:,} accounts, {one['share']:.1%} of all")
+        figures = [line.split() for line in block.splitlines()[-len(told["fit"]["features"]) :]]
+        gaps = {name: f"{one['gaps'][name]:+.1f}" for name in told["fit"]["features"]}
+        assert {name: gap for name, _median, gap in figures} == gaps
+
+
+def test_brackets_in_a_label_are_shown_as_they_are(shop: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    rows = [f"A{n},{'[/bold]' if n % 2 else '[red]a'}" for n in range(1, 501)]
+    path.write_text("\n".join(["external_id,cluster", *rows]) + "\n", encoding="utf-8")
+    run(shop, "clusters", "import", str(path), "--model", "[b]/7")
+    for words in (("show",), ("explain",)):
+        output = run(shop, "clusters", *words).output
+        assert "[/bold]" in output
+        assert "[red]a" in output
+        assert "from [b]/7" in output
 
 
 def test_a_held_fit_is_shown_and_approved(shop: Workspace) -> None:

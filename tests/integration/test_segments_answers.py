@@ -8,18 +8,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from kernel.errors import ConfigError
-from kernel.settings import Workspace
+from kernel.settings import Settings, Workspace
 from kernel.vocabulary import Subject
 from segments import answers, explaining
 from segments.compiler import members
 from segments.definitions import Definition, definition_from_json, load_segments
 from segments.refresh import refresh
+from segments.scoring import refresh_profiles
 from store.changes import touch
 from store.engine import reading, writing
-from store.tables import accounts, contacts, orders
+from store.tables import accounts, contacts, events, opportunities, orders, profiles
 from tests.integration.segment_rules import random_leaf, random_rule
 from tests.integration.segment_worlds import FIRMS, PEOPLE, SNAPSHOTS, random_world, store_world
 from tests.integration.segment_worlds import NOW as WORLD_NOW
@@ -249,6 +250,86 @@ def test_what_time_does_not_change_has_no_next_change(engine: Engine) -> None:
     seed(engine)
     found = change(engine, {"attribute": {"name": "country", "eq": "DE"}}, "A1")
     assert (found.at, found.enters, found.exact) == (None, False, True)
+
+
+def test_what_reads_scores_says_how_old_they_are_and_when_r_is_due_to_fall(
+    engine: Engine, workspace: Workspace
+) -> None:
+    seed(engine)
+    scored = {"rfm": {"r": {"gte": 1}}}
+    assert "RFM scores of accounts were never computed" in change(engine, scored, "A1").note
+    fixed = {"scheme": "thresholds", "recency_days": [3, 6, 9, 12], "orders": [9, 5, 3, 2], "money": [4, 3, 2, 1]}
+    own = Settings.model_validate({**workspace.settings.model_dump(), "rfm": fixed})
+    refresh_profiles(engine, own, subject=Subject.ACCOUNT, now=NOW, kinds=["rfm", "clusters", "lifetime"])
+    found = change(engine, scored, "A2")
+    assert found.at is None
+    assert found.note == (
+        "The RFM scores of accounts are as of the last refresh (2026-06-15 12:00 UTC) and may change at the next one. "
+        "Without a new order the account passes the next border of R on 2026-06-17 12:00 UTC; the refresh after that "
+        "may lower R."
+    )
+    # The day named is the first on which a refresh would score R lower.
+    r = {}
+    for later in (2 * DAY - timedelta(milliseconds=1), 2 * DAY):
+        refresh_profiles(engine, own, subject=Subject.ACCOUNT, now=NOW + later, kinds=["rfm"])
+        with reading(engine) as connection:
+            r[later] = connection.execute(select(profiles.c.r).where(profiles.c.subject_id == 2)).scalar_one()
+    assert list(r.values()) == [5, 4]
+    assert "2026-06-17 12:00" in change(engine, {"not": scored}, "C2").note
+    assert "passes the next border" not in change(engine, {"parent": scored}, "A2").note
+    assert "falls no further" in change(engine, scored, "A2", NOW + 20 * DAY).note
+    for leaf, words in (({"cluster": {"key": "c1"}}, "clusters"), ({"lifetime": {"p_alive": {"gte": 0}}}, "lifetime")):
+        assert f"The {words}" in change(engine, leaf, "A1").note
+
+
+def test_money_in_other_currencies_is_told_where_money_is_measured(engine: Engine, workspace: Workspace) -> None:
+    seed(engine)
+    write(
+        workspace,
+        spent="subject: account\nwhere: {orders: {measure: sum, gte: 1}}\n",
+        often="subject: account\nwhere: {orders: {measure: count, gte: 1}}\n",
+        deals="subject: account\nwhere: {opportunities: {measure: sum, gte: 1}}\n",
+        seen="subject: account\nwhere: {events: {name: visit, measure: sum, gte: 1}}\n",
+        above="subject: account\nwhere: {segment: spent}\n",
+    )
+    with writing(engine) as connection:
+        connection.execute(orders.update().where(orders.c.id.in_([1, 2])).values(currency="USD"))
+        deal = {
+            "external_id": "D",
+            "account_id": 1,
+            "stage": "won",
+            "stage_at": NOW,
+            "value_minor": 1,
+            "currency": "CHF",
+        }
+        connection.execute(opportunities.insert().values(**deal))
+        seen = {"external_id": "E", "name": "visit", "account_id": 1, "at": NOW, "value_minor": 1, "currency": "CHF"}
+        connection.execute(events.insert().values(**seen))
+    told = {
+        "spent": ["2 orders in USD are left out of money measures; convert them at import"],
+        "often": [],
+        "deals": ["1 opportunities in CHF are left out of money measures; convert them at import"],
+        "seen": ["1 events in CHF are left out of money measures; convert them at import"],
+    }
+    told["above"] = told["spent"]
+    refresh(engine, workspace, now=NOW)
+    definitions = load_segments(workspace)
+    with reading(engine) as connection:
+        for name, notes in told.items():
+            for answer in (answers.preview, answers.show):
+                assert answer(connection, definitions, name, now=NOW, currency="GBP").notes == notes, name
+
+
+def test_values_are_told_to_people_without_microseconds_and_no_scores_as_such() -> None:
+    def told(key: str, **values: Any) -> str:
+        answer = answers.Answer(depth=0, about="A1", key=key, text="", holds=False, values=values)
+        return answers.values_in_words(answer)
+
+    assert told("rfm", segment=None, r=None) == "no scores"
+    assert told("rfm", segment="champions", since=NOW.replace(microsecond=7000)) == (
+        "segment = champions, since = 2026-06-15 12:00:00+00:00"
+    )
+    assert told("orders", average=None) == "average = None"
 
 
 def test_too_many_instants_are_not_all_tried_and_that_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

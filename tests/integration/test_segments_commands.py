@@ -127,6 +127,12 @@ def test_what_is_not_there_is_said_with_its_remedy(shop: Workspace) -> None:
     assert "is not a date" in run(shop, "segments", "diff", "german", "--from", "yesterday", code=1).stderr
 
 
+def test_brackets_in_a_description_are_shown_as_they_are(shop: Workspace) -> None:
+    for name, text in (("one", "ends [/bold] here"), ("two", "[red]a :warning: b")):
+        (shop.root / "segments" / f"{name}.yaml").write_text(f"description: '{text}'\n{GERMAN}", encoding="utf-8")
+        assert text in run(shop, "segments", "list").stdout
+
+
 # --- sets ----------------------------------------------------------------------------------------------------
 
 

@@ -374,6 +374,36 @@ def test_what_cannot_be_done_is_said_with_its_remedy(engine: Engine, workspace: 
         export(engine, workspace, removals_done=True)
 
 
+def test_only_an_earlier_export_is_written_over(engine: Engine, workspace: Workspace) -> None:
+    root = workspace.root
+    before = (root / "carillon.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="is a folder: name the file"):
+        export(engine, workspace, out=root)
+    with pytest.raises(ConfigError, match="is a folder: name the file"):
+        export(engine, workspace, out=Path())
+    for name in (
+        "carillon.yaml",
+        "sources.yaml",
+        "segments/people.csv",
+        "templates/a.csv",
+        "campaigns/../segments/a.csv",
+    ):
+        (root / name).parent.mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match="own files: write the export elsewhere"):
+            export(engine, workspace, out=root / name, root=root)
+    for mine in (root / "mine.csv", removals_path(root / "ads.csv")):
+        mine.write_text("email_sha256,phone_sha256,note\nx,y,z\n", encoding="utf-8")
+        with pytest.raises(ConfigError, match="is no earlier export: write elsewhere, or delete it first"):
+            export(engine, workspace, out=root / mine.name.removesuffix(".removals.csv"), dry_run=True)
+    with pytest.raises(ConfigError, match="is no earlier export"):
+        export(engine, workspace, out=root / "carillon.yaml")
+    assert (root / "carillon.yaml").read_bytes() == before
+    assert (root / "mine.csv").read_text(encoding="utf-8").endswith("x,y,z\n")
+    removals_path(root / "ads.csv").unlink()
+    for layout in (GENERIC, GOOGLE, META):
+        assert export(engine, workspace, layout=layout, root=root).written
+
+
 def test_an_empty_segment_gives_an_empty_list(engine: Engine, workspace: Workspace) -> None:
     done = export(engine, workspace)
     assert lines(done.file) == [["email_sha256", "phone_sha256"]]

@@ -470,7 +470,6 @@ def test_what_the_models_say_can_be_asked_for(engine: Engine) -> None:
         assert who(engine, rule) == {"known"}, rule
         assert who(engine, rule, subject="contact") == {"ann"}, rule
     assert who(engine, {"lifetime": {"historic": {"eq": 900}}}) == {"known", "bare"}
-    assert who(engine, {"lifetime": {"next_order": {"overdue": True}}}, as_of=ago(-4)) == {"known"}
     assert who(engine, {"rfm": {"since": {"within": "9d"}}}) == set()
 
 

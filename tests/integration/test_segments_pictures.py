@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
@@ -189,6 +190,24 @@ def test_the_grid_says_in_words_and_tables_what_it_shows() -> None:
     assert groups.rows[0] == ("Champions", "30", "30%", "£90.0k", "75%", "£3,000")
     assert [row[1] for row in groups.rows] == ["30", "0", "0", "0", "0", "0", "0", "0", "10", "60"]
     assert cells.rows[0] == ("R 5", "0", "0", "0", "0", "30 (Champions)")
+
+
+def test_groups_of_nobody_are_not_named_and_one_is_no_plural() -> None:
+    one = rfm_picture(grid(cells=(Cell(r=5, f=5, group="champions", buyers=1, money_minor=90_000),)))
+    assert one.alt.startswith("The one account is in Champions. ")
+    assert one.subtitle.startswith("1 account that has bought, ")
+    few = rfm_picture(grid(cells=(Cell(r=5, f=5, group="champions", buyers=3, money_minor=90_000),)))
+    assert few.alt.startswith("All 3 accounts are in Champions. ")
+    moved = migration_picture(migration(flows=(Flow(before="champions", after="at_risk", subjects=1),)))
+    assert moved.alt.startswith("Of 1 account 1 (100%) moved")
+    lone = Cluster(
+        key="c1", name="Frequent", size=1, share=1.0, revenue_share=1.0,
+        medians=(12.0, 21.0, 1_234.0, 0.03), gaps=(0.0, 0.0, 0.0, 0.0),
+    )  # fmt: skip
+    empty = replace(lone, key="c2", size=0, share=0.0, revenue_share=0.0)
+    picture = cluster_picture(clusters(clusters=(lone, empty)))
+    assert picture.alt == "Frequent (c1): 100% of accounts, 100% of revenue."
+    assert picture.subtitle.startswith("1 account in 2 clusters")
 
 
 def test_the_fullest_cell_is_the_darkest_and_an_empty_one_the_lightest() -> None:

@@ -193,19 +193,19 @@ def test_who_waits_is_moved_by_time_and_who_sends_all_back_by_own_action(engine:
 
 
 def test_between_fits_others_move_nobody_and_a_fit_anew_says_that_it_was_the_cut_offs(engine: Engine) -> None:
-    seed(engine, *[{"account": n, "days": n, "net": 100 * n} for n in range(1, 11)], firms=300)
+    seed(engine, *[{"account": n, "days": n, "net": 100 * n} for n in range(1, 61)], firms=119)
     first = refresh(engine, {})
     before = {n: (row.r, row.f, row.m, row.rfm_segment) for n, row in kept(engine).items()}
-    crowd = [{"account": n, "days": 0.5, "net": 90_000} for n in range(11, 301) for _ in range(2)]
+    crowd = [{"account": n, "days": 0.5, "net": 90_000} for n in range(61, 120) for _ in range(2)]
     add(engine, *crowd)
     later = NOW + timedelta(hours=1)
     assert refresh(engine, {}, later).models[models.ModelKind.RFM].id == first.models[models.ModelKind.RFM].id
     after = kept(engine)
-    assert {n: (row.r, row.f, row.m, row.rfm_segment) for n, row in after.items() if n <= 10} == before
+    assert {n: (row.r, row.f, row.m, row.rfm_segment) for n, row in after.items() if n <= 60} == before
     run = refresh(engine, {}, later, refit=["rfm"])
     assert run.refitted == {"rfm"}
     assert run.models[models.ModelKind.RFM].version == 2
-    moved = {n: row for n, row in kept(engine).items() if n <= 10 and row.rfm_segment != before[n][3]}
+    moved = {n: row for n, row in kept(engine).items() if n <= 60 and row.rfm_segment != before[n][3]}
     assert moved
     assert {row.rfm_moved_by for row in moved.values()} == {"cutoff"}
 
@@ -357,6 +357,34 @@ def test_margin_takes_the_cost_of_the_lines_off(engine: Engine) -> None:
         line = {"order_id": 1, "line": 1, "product_id": 1, "quantity": 1, "net_minor": 1000, "cost_minor": 700}
         connection.execute(order_lines.insert().values(**line))
     assert did(engine, monetary="margin")[1] == (1, 1, 300)
+    # What is left out is counted beside it, whoever else's cost is known.
+    with writing(engine) as connection:
+        connection.execute(order_lines.insert().values(**{**line, "order_id": 2, "cost_minor": None}))
+    with reading(engine) as connection:
+        found = score(connection, RfmSettings(monetary="margin"), subject=Subject.ACCOUNT, as_of=NOW, currency="GBP")
+    assert "1 order lines have no cost and are left out of the margin; import their cost" in found.warnings
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_margins_of_which_no_cost_is_known_are_refused(engine: Engine, lines: int) -> None:
+    seed(engine, {"account": 1, "days": 1}, {"account": 2, "days": 1})
+    with writing(engine) as connection:
+        connection.execute(products.insert().values(id=1, external_id="P1"))
+        line = {"line": 1, "product_id": 1, "quantity": 1, "net_minor": 1000, "cost_minor": None}
+        for order_id in range(1, lines + 1):
+            connection.execute(order_lines.insert().values(order_id=order_id, **line))
+    for attempt in (lambda: did(engine, monetary="margin"), lambda: refresh(engine, {"monetary": "margin"})):
+        with pytest.raises(ConfigError, match=r"no order line has a known cost.*import order lines with `unit_cost`"):
+            attempt()
+
+
+def test_a_margin_of_exactly_nothing_is_a_margin(engine: Engine) -> None:
+    seed(engine, {"account": 1, "days": 1})
+    with writing(engine) as connection:
+        connection.execute(products.insert().values(id=1, external_id="P1"))
+        line = {"order_id": 1, "line": 1, "product_id": 1, "quantity": 1, "net_minor": 1000, "cost_minor": 1000}
+        connection.execute(order_lines.insert().values(**line))
+    assert did(engine, monetary="margin") == {1: (1, 1, 0)}
 
 
 def test_relative_recency_counts_own_gaps_and_the_usual_gap_below_three_days(engine: Engine) -> None:
@@ -452,10 +480,53 @@ def test_other_currencies_are_converted_by_the_workspaces_rates(engine: Engine, 
 # --- hardly any data -----------------------------------------------------------------------------------------
 
 
-def test_nobody_gives_no_profiles_and_a_model_of_nobody(engine: Engine) -> None:
+def test_nobody_gives_no_profiles_and_a_refusal_that_is_made_once(engine: Engine) -> None:
     run = refresh(engine, {})
     assert (run.scored, run.written) == (0, 0)
-    assert versions(engine)[0].fitted_on == 0
+    (warning,) = run.warnings
+    assert warning.startswith("rfm of accounts, version 1: refused: no account has bought: import orders; cut-offs")
+    refresh(engine, {}, NOW + DAY)
+    assert [(row.state, row.fitted_on, row.parameters) for row in versions(engine)] == [("refused", 0, {})]
+
+
+@pytest.mark.parametrize("how", [{}, {"only": np.array([7])}, {"frozen": True}])
+def test_the_first_buyers_are_scored_by_cut_offs_of_their_own(engine: Engine, how: dict[str, Any]) -> None:
+    refresh(engine, {})
+    seed(engine, *[{"account": n, "days": 9 * n, "net": 100 * n} for n in range(1, 11)], firms=10)
+    run = refresh(engine, {}, NOW + timedelta(hours=1), **how)
+    model = run.models[models.ModelKind.RFM]
+    assert (model.version, model.state, model.fitted_on) == (2, "active", 10)
+    assert {row.r for row in kept(engine).values()} == {1, 2, 3, 4, 5}
+
+
+def test_fixed_thresholds_need_no_buyers(engine: Engine) -> None:
+    assert refresh(engine, FIXED).models[models.ModelKind.RFM].state == "active"
+    seed(engine, {"account": 1, "days": 3})
+    run = refresh(engine, FIXED, NOW + timedelta(hours=1), only=np.array([1]))
+    assert (run.models[models.ModelKind.RFM].version, kept(engine)[1].r) == (1, 5)
+
+
+def test_who_bought_only_before_the_window_has_no_score_of_a_refused_model(engine: Engine) -> None:
+    seed(engine, {"account": 1, "days": 90})
+    run = refresh(engine, {"window": "30d"})
+    assert (run.scored, run.models[models.ModelKind.RFM].state) == (1, "refused")
+    row = kept(engine)[1]
+    assert (row.r, row.rfm_segment, row.frequency) == (None, None, 0)
+
+
+@pytest.mark.parametrize(("first", "more", "version"), [(60, 59, 1), (60, 60, 2), (49, 1, 2), (50, 1, 1)])
+@pytest.mark.parametrize("some", [False, True])
+def test_many_more_buyers_than_at_the_fit_have_the_cut_offs_fitted_anew(
+    engine: Engine, first: int, more: int, version: int, *, some: bool
+) -> None:
+    seed(engine, *[{"account": n, "days": n} for n in range(1, first + 1)], firms=first + more)
+    refresh(engine, {})
+    add(engine, *[{"account": n, "days": 0.5} for n in range(first + 1, first + more + 1)])
+    only = np.array([first + 1]) if some else None
+    run = refresh(engine, {}, NOW + timedelta(hours=1), only=only)
+    assert run.models[models.ModelKind.RFM].version == version
+    told = f"rfm of accounts, version 2: fitted anew: {first + more} have bought, and version 1 was fitted on {first}"
+    assert (told in run.warnings) == (version == 2)
 
 
 def test_orders_to_come_and_returns_without_orders_make_no_buyer(engine: Engine) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from segments import snapshots
 from segments.snapshots import drop_stays, members_at, present_members, write_stays
@@ -95,6 +96,28 @@ def test_stays_of_one_segment_leave_those_of_another_alone(engine: Engine, write
     assert {tuple(row) for row in rows} == {(2, 1), (2, 2)}
 
 
+def test_stays_are_dropped_in_slices_and_the_size_moves_with_each(
+    engine: Engine, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "ROWS_PER_COMMIT", 4)
+    write_stays(writer, 1, entered=ids(range(1, 11)), left=ids([]), at=START)
+    write_stays(writer, 1, entered=ids([]), left=ids([2, 3]), at=START + HOUR)
+    write_stays(writer, 1, entered=ids([3]), left=ids([]), at=START + 2 * HOUR)
+    sizes = []
+
+    @contextmanager
+    def measured() -> Iterator[Any]:
+        with writer() as connection:
+            yield connection
+            open_ = select(func.count()).where(segment_members.c.segment_id == 1, segment_members.c.valid_to.is_(None))
+            size = connection.execute(select(segments.c.size).where(segments.c.id == 1)).scalar_one()
+            assert size == connection.execute(open_).scalar_one()
+            sizes.append(size)
+
+    drop_stays(measured, 1)
+    assert sizes == [7, 3, 0, 0]
+
+
 # --- the lock ------------------------------------------------------------------------------------------------
 
 
@@ -104,7 +127,8 @@ def test_the_lock_is_held_by_one_at_a_time_and_by_name(engine: Engine) -> None:
         assert other is not None
         with alone(engine, "a", patience_s=0.3) as second:
             assert second is None
-    with alone(engine, "a", patience_s=0) as again:
+    # PostgreSQL lets go a moment after the connection is closed.
+    with alone(engine, "a", patience_s=5.0) as again:
         assert again is not None
 
 

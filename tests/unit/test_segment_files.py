@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import get_args
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import BaseModel
@@ -24,6 +26,7 @@ from segments.definitions import (
     needs,
     subjects_scored,
 )
+from segments.scope import Scope, subjects
 
 DOCS = Path(__file__).parents[2] / "docs" / "segments.md"
 HEAD = "subject: account\nwhere:\n"
@@ -147,7 +150,7 @@ def test_a_definition_survives_its_json_form(workspace: Workspace) -> None:
         ("{lifetime: {}}", "4:8: lifetime asks nothing (add clv, p_alive,"),
         ("{lifetime: {p_alive: {lt: 30}}}", "4:33: lt: a probability lies between 0 and 1, got 30"),
         ("{lifetime: {clv: {gte: much}}}", "4:30: gte: 'much' is not an amount of money"),
-        ("{lifetime: {next_order: {}}}", "give either in_next or overdue"),
+        ("{lifetime: {next_order: {}}}", "'in_next' is missing"),
         ("{cadence: {gte: often}}", "4:23: gte: cadence is a number of usual gaps, 0 or more, got 'often'"),
         ("{cadence: {}}", "4:8: nothing to compare with"),
         ("{bucket: {salt: a, share: 120%}}", "4:33: share: '120%' is outside 0% to 100%"),
@@ -188,6 +191,81 @@ def test_a_mistake_is_told_with_its_place_and_a_hint(workspace: Workspace, leaf:
     )
     assert problem.startswith("segments/asked.yaml:4:")
     assert said in problem
+
+
+FAR = "lies outside the years 1900 to 2200 (name a day in them, or leave this border out)"
+
+
+@pytest.mark.parametrize(
+    ("leaf", "said"),
+    [
+        (
+            '{orders: {measure: count, gte: 1, between: ["2026-01-01", "9999-12-31"]}}',
+            f"4:65: between: '9999-12-31' {FAR}",
+        ),
+        (
+            '{orders: {measure: count, gte: 1, between: ["0001-01-01", "2026-12-31"]}}',
+            f"4:51: between: '0001-01-01' {FAR}",
+        ),
+        ('{attribute: {name: created_at, lte: "9999-12-31"}}', f"4:43: lte: '9999-12-31' {FAR}"),
+        ('{attribute: {name: created_at, lt: "1899-12-31"}}', f"4:42: lt: '1899-12-31' {FAR}"),
+        ('{membership: {segment: asked, on: "9999-12-31"}}', f"4:41: on: '9999-12-31' {FAR}"),
+        ("{orders: {measure: count, gt: 5, lt: 3}}", "4:44: gt: 5 and lt: 3 exclude each other (correct one"),
+        ("{orders: {measure: sum, eq: '5.00', gt: 9}}", "4:35: gt: 9 and eq: 5.00 exclude each other"),
+        ("{orders: {measure: count, gt: 5, lte: 5}}", "4:45: gt: 5 and lte: 5 exclude each other"),
+        ("{orders: {measure: count, eq: 5, lt: 5}}", "4:44: eq: 5 and lt: 5 exclude each other"),
+        ("{orders: {measure: count, eq: 5, gt: 7}}", "4:37: gt: 7 and eq: 5 exclude each other"),
+        ("{rfm: {r: {gte: 4, lte: 2}}}", "4:31: gte: 4 and lte: 2 exclude each other"),
+        ('{attribute: {name: attributes.a, gt: "2026-02-01", lt: "2026-01-01"}}', "exclude each other"),
+        ("{events: {name: a, where: [{property: pieces, gt: 5, lt: 3}]}}", "gt: 5 and lt: 3 exclude each other"),
+        ("{events: {name: a, within: 0d}}", "4:34: within: 0d is no time at all"),
+        ("{attribute: {name: created_at, within: 0d}}", "4:46: within: 0d is no time at all"),
+        ("{cluster: {since: {within: 30d, older_than: 90d}}}", "within: 30d and older_than: 90d exclude each other"),
+        ("{bucket: {salt: a, share: 0%}}", "4:33: share: 0% is nobody at all (write a larger share"),
+    ],
+)
+def test_what_nobody_can_ever_satisfy_is_told_at_its_place(workspace: Workspace, leaf: str, said: str) -> None:
+    found = problems(workspace, asked=f"{HEAD}  all:\n    - {leaf}\n")
+    assert len(found) == 1
+    assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        "{orders: {measure: count, gte: 5, lte: 5}}",
+        "{orders: {measure: sum, gt: '-5', lt: '10.50'}}",
+        "{attribute: {name: attributes.ends_on, within: 0d}}",
+        '{attribute: {name: attributes.ends_on, lt: "9999-12-31"}}',
+        '{orders: {measure: count, gte: 1, between: ["1900-01-01", "2200-12-31"]}}',
+        "{rfm: {since: {within: 90d, older_than: 30d}}}",
+    ],
+)
+def test_what_somebody_can_satisfy_is_no_flaw(workspace: Workspace, leaf: str) -> None:
+    write(workspace, asked=f"{HEAD}  all:\n    - {leaf}\n")
+    assert set(load_segments(workspace)) == {"asked"}
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"])
+@pytest.mark.parametrize("day", [date.min, date.max])
+def test_the_last_days_of_the_calendar_have_instants_too(zone: str, day: date) -> None:
+    scope = Scope(
+        subject=Subject.ACCOUNT, table=subjects(Subject.ACCOUNT), as_of=datetime(2026, 6, 1, tzinfo=UTC),
+        currency="GBP", zone=ZoneInfo(zone), find=pytest.fail,
+    )  # fmt: skip
+    assert scope.midnight(day).astimezone(UTC) < scope.after(day).astimezone(UTC)
+
+
+def test_a_folder_or_a_dangling_link_is_an_error_that_names_it(workspace: Workspace) -> None:
+    folder = workspace.root / "segments"
+    (folder / "old.yaml").mkdir()
+    (folder / "gone.yaml").symlink_to(folder / "nowhere.yaml")
+    (folder / "real.txt").write_text(HEAD + "  everyone: true\n", encoding="utf-8")
+    (folder / "link.yaml").symlink_to(folder / "real.txt")
+    assert problems(workspace) == [
+        "segments/gone.yaml: is a link to a file that is not there (correct the link, or delete it)",
+        "segments/old.yaml: is a folder, not a file (put its files into segments/ itself, or rename it)",
+    ]
 
 
 def test_all_problems_of_all_files_are_told_at_once(workspace: Workspace) -> None:

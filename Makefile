@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
 	done)
 
-.PHONY: help demo test test-data check format bench migration clean
+.PHONY: help demo test test-data test-laws check format bench migration clean
 
 help: ## List what make can do
 	@echo "Carillon: campaigns as code for B2B commerce"
@@ -30,6 +30,10 @@ test: $(VENV)/.installed-dev ## Run the tests on SQLite and a real PostgreSQL, R
 
 test-data: $(VENV)/.installed-dev ## Run the checks on the real data files (in ../shared/data or $CARILLON_DATA)
 	@$(PYTEST) -m data $(ARGS)
+
+test-laws: $(VENV)/.installed-dev ## Try the laws of segments on ten times as many random worlds as make test does
+	@CARILLON_TEST_WORLDS=$(or $(WORLDS),10) $(PYTEST) -n $(or $(JOBS),2) tests/integration/test_segments_oracle.py \
+	  tests/integration/test_segments_evaluation.py tests/integration/test_segments_incremental.py tests/integration/test_segments_leaves.py $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint, format, types, and the order of the rooms; changes nothing
 	@$(BIN)/ruff check --quiet .

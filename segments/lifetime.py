@@ -14,7 +14,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,7 +71,19 @@ class BgNbd:
 
     def doubts(self) -> list[str]:
         """Return the reasons not to trust the fit, as sentences; none where it may be used."""
-        return doubts("order counts", self.at_bound, self.covariance, self.slope, self.loglik)
+        found = doubts("order counts", self.at_bound, self.covariance, self.slope, self.loglik)
+        return found or list(self._undetermined())
+
+    def _undetermined(self) -> Iterator[str]:
+        """Yield that the data do not tell how buyers stop: the likelihood is all but flat along these parameters."""
+        errors = self.standard_errors or {}
+        for name, value in (("a", self.a), ("b", self.b)):
+            error = errors.get(name, 0.0)
+            if error > value:
+                yield (
+                    f"order counts: {name} is {value:.3g} with a standard error of {error:.3g}, so the data do not "
+                    "tell how buyers stop; a longer history is needed"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return the model as plain values, from which `from_json` makes an equal one."""

@@ -288,11 +288,10 @@ def sentences_on_lifetime(found: Measured) -> Iterator[str]:
 
 
 def sentences_on_the_year_before(found: Measured) -> Iterator[str]:
-    """What was promised on 11 December 2010, and what became of it, counted in the orders."""
+    """What was refused on 11 December 2010, and what became of these customers, counted in the orders."""
     folder = found.played.earlier
     shown = told(found.played, "lifetime show", folder)
-    totals = shown["totals"]
-    assert "orders" not in shown["calibration"]
+    assert (shown["state"], shown["calibration"]) == ("refused", None)
     came = (
         "FROM orders o JOIN profiles p ON p.subject = 'account' AND p.subject_id = o.account_id"
         " WHERE o.ordered_at >= ? AND o.ordered_at < ?"
@@ -306,10 +305,9 @@ def sentences_on_the_year_before(found: Measured) -> Iterator[str]:
         *year,
     )
     yield (
-        f"{totals['alive']:,.0f} of {totals['subjects']:,} still there, {totals['expected_orders']:,.0f} days with an"
-        f" order within a year, worth {millions(totals['clv_minor'])}: that was the promise."
+        f"what became of the {shown['fitted_on']:,} who had bought by then: {people:,} of them ordered in the year"
+        f" after, on {days:,} days, and it came to {millions(money)}."
     )
-    yield f"{people:,} of them ordered in that year, on {days:,} days, and it came to {millions(money)}."
     ((first,),) = rows(folder, f"SELECT sum(o.net_minor) {came}", YEAR_BEFORE_MS - YEAR_MS, YEAR_BEFORE_MS)
     ((second,),) = rows(found.played.shop, f"SELECT sum(o.net_minor) {came}", *year)
     kept = money / first

@@ -17,6 +17,7 @@ from segments.evaluation import evaluate
 from store.engine import reading
 from tests.integration.segment_rules import MAKERS, random_leaf, random_rule
 from tests.integration.segment_worlds import FIRMS, NOW, PEOPLE, SNAPSHOTS, random_world, store_world
+from tests.laws import seeds
 
 Definitions = dict[str, Definition]
 
@@ -48,7 +49,7 @@ def _without_references(rng: random.Random, definitions: Definitions) -> Definit
     return {**definitions, **bases}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_together_is_one_by_one(engine: Engine, seed: int) -> None:
     rng = random.Random(seed)
     store_world(engine, random_world(rng))
@@ -63,7 +64,7 @@ def test_together_is_one_by_one(engine: Engine, seed: int) -> None:
             )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(2))
 def test_of_a_few_is_of_everyone_cut_down_to_them(engine: Engine, seed: int) -> None:
     rng = random.Random(100 + seed)
     store_world(engine, random_world(rng))

@@ -336,3 +336,11 @@ def test_a_model_survives_json(fitted: BgNbd) -> None:
     assert BgNbd.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
     doubted = fit_bgnbd(np.zeros(9), np.zeros(9), np.arange(1.0, 10.0))
     assert BgNbd.from_json(json.loads(json.dumps(doubted.to_json()))) == doubted
+
+
+@pytest.mark.parametrize(("spread", "told"), [(0.5, []), (4.0, ["a", "b"])])
+def test_a_fit_that_cannot_tell_how_buyers_stop_is_doubted(spread: float, told: list[str]) -> None:
+    # The covariance is that of logarithms: a standard error of twice the parameter is a variance of 4 there.
+    covariance = tuple(tuple(spread if i == j else 0.0 for j in range(4)) for i in range(4))
+    model = BgNbd(kind="bg_nbd", r=1, alpha=10, a=0.3, b=5, loglik=-1.0, subjects=500, covariance=covariance)
+    assert [doubt.split(": ")[1].split(" ")[0] for doubt in model.doubts()] == told

@@ -150,7 +150,7 @@ def test_the_doctor_looks_at_both_databases(shop: Path, database_url: str, monke
     monkeypatch.setenv("CARILLON_DATABASE_URL", database_url)
     found = checks_of(shop)
     assert found["database"].health is Health.OK
-    assert found["schema"].says == "at revision 0001, and writable"
+    assert found["schema"].says == "at revision 0002, and writable"
     assert found["clock"].health is Health.OK
     assert found["secret key"].health is Health.FAIL, "several hosts need one key"
 

@@ -133,8 +133,8 @@ def preview(
     definition = definitions[name]
     ids = evaluate(connection, definitions, [name], as_of=now, currency=currency)[name]
     found = _names(connection, definition.subject, ids, limit=sample)
+    # Whether money of other currencies is left out is told by `show` and `explain`: to look takes a second of its own.
     notes = score_notes(connection, needed(definitions, name), now=now)
-    notes += currency_notes(connection, needed(definitions, name), currency=currency)
     return Shown(definition=definition, as_of=now, live=True, size=len(ids), members=found, notes=notes)
 
 

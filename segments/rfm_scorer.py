@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from kernel.quantities import parse_duration
 from kernel.settings import Settings
-from kernel.vocabulary import OrderKind
+from kernel.vocabulary import OrderKind, Subject
 from segments import rfm_applying, rfm_scoring
 from segments.bench import Bench
 from segments.buyers import counted, subject_column
@@ -21,7 +21,7 @@ from segments.profiles import Column, Rows, Words
 from segments.rfm_applying import Past
 from segments.rfm_scoring import RfmModel
 from store.columns import NULL_INT
-from store.tables import orders
+from store.tables import accounts, contacts, orders
 
 FEW_BUYERS = 50
 """Cut-offs of fewer buyers than these are fitted anew as soon as there is one more."""
@@ -97,11 +97,15 @@ def has_outgrown(bench: Bench, model: Model) -> bool:
     rfm = bench.settings.rfm
     if _fixed(bench.settings) or not bench.origin.source.own or rfm.rollup != "none":
         return False
+    enough = _too_many(model)
+    # There cannot be more buyers than there are subjects: a count that takes no walk through all orders.
+    everyone = accounts if bench.subject is Subject.ACCOUNT else contacts
+    if bench.connection.execute(select(func.count()).select_from(everyone)).scalar_one() < enough:
+        return False
     key = subject_column(bench.subject)
     bought = select(key).where(key.is_not(None), counted(orders, bench.now), orders.c.kind == OrderKind.ORDER)
     if rfm.window:
         bought = bought.where(orders.c.ordered_at >= bench.now - parse_duration(rfm.window))
-    enough = _too_many(model)
     some = bought.distinct().limit(enough).subquery()
     return bool(bench.connection.execute(select(func.count()).select_from(some)).scalar_one() >= enough)
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from campaigns.crontab import wall_clocks
 from campaigns.schema import RECIPIENT, Schedule, parse_at
-from kernel.settings import DAYS, WindowSpec, minutes_of
+from kernel.fields import DAYS, WindowSpec, minutes_of
 
 FIRST_ZONE = timezone(timedelta(hours=14))
 """Where every wall clock comes first on earth (Kiritimati): a run for recipients' own zones fires then."""

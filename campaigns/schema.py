@@ -12,8 +12,9 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from campaigns.crontab import parse_cron
+from kernel.fields import DurationText, Name, RateText, Strict, WindowSpec, ZoneName
 from kernel.quantities import parse_share
-from kernel.settings import DurationText, Limits, Name, RateText, Settings, Strict, WindowSpec, ZoneName
+from kernel.settings import Limits, Settings
 from kernel.vocabulary import Channel, GoalKind
 
 RECIPIENT = "recipient"

@@ -9,85 +9,21 @@ import secrets as random_secrets
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from kernel.documents import Document, read_document
 from kernel.errors import ConfigError
-from kernel.quantities import Rate, parse_duration, parse_rate
+from kernel.fields import DurationText, Name, Strict, WindowSpec, ZoneName
+from kernel.gateways import Gateway
 from kernel.signing import Signer
 from kernel.vocabulary import Channel
 
 _ENV = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SOCKET_PATH_LIMIT = 100
 """Unix socket paths longer than about 107 bytes are refused by the kernel."""
-
-
-def _check_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name; use small letters, digits, - and _, starting with a letter")
-    return value
-
-
-def _check_duration(value: str) -> str:
-    parse_duration(value)
-    return value
-
-
-def _check_rate(value: str) -> str:
-    parse_rate(value)
-    return value
-
-
-def _check_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise ValueError(f"{value!r} is not a time zone; write one like Europe/Berlin or UTC") from None
-    return value
-
-
-Name = Annotated[str, AfterValidator(_check_name)]
-DurationText = Annotated[str, AfterValidator(_check_duration)]
-RateText = Annotated[str, AfterValidator(_check_rate)]
-ZoneName = Annotated[str, AfterValidator(_check_zone)]
-
-
-class Strict(BaseModel):
-    """Base of everything read from YAML: unknown keys refused, no silent conversion, frozen."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
-
-
-class WindowSpec(Strict):
-    """Hours and weekdays in which messages may leave, on the recipient's wall clock."""
-
-    hours: str = Field(default="00:00-24:00", description='Allowed hours, half-open, as "08:00-18:00".')
-    days: list[Day] = Field(default=list(DAYS), min_length=1, description="Allowed weekdays.")
-
-    @field_validator("hours")
-    @classmethod
-    def _hours(cls, value: str) -> str:
-        found = _HOURS.fullmatch(value)
-        if not found or not minutes_of(value)[0] < minutes_of(value)[1] <= 24 * 60:
-            raise ValueError(f'{value!r} is not a window; write it as "08:00-18:00", opening before closing')
-        return value
-
-
-def minutes_of(hours: str) -> tuple[int, int]:
-    """Return opening and closing of "08:00-18:00" in minutes after midnight."""
-    found = _HOURS.fullmatch(hours)
-    if not found:
-        raise ValueError(f"{hours!r} is not a window")
-    return int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
 
 
 class Brand(Strict):
@@ -105,96 +41,6 @@ class Sender(Strict):
     feedback_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]{5,15}$")
 
 
-class SmtpGateway(Strict):
-    type: Literal["smtp"]
-    host: str
-    port: int = Field(default=587, ge=1, le=65535)
-    tls: Literal["starttls", "implicit", "none"] = Field(
-        default="starttls", description="starttls and implicit verify the certificate; none only for localhost."
-    )
-    ca_file: str | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    helo: str | None = None
-    timeout: DurationText = "60s"
-    final_timeout: DurationText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
-    messages_per_connection: int = Field(default=100, ge=1)
-    rate: RateText | None = None
-
-    @property
-    def channel(self) -> Channel:
-        return Channel.EMAIL
-
-
-class HttpReply(Strict):
-    """How an HTTP gateway's answer is read; `accepted` and the others list values of the field `status`."""
-
-    format: Literal["json", "text"] = "json"
-    status: str | None = Field(default=None, description="Path of the status in a JSON answer, as messages.0.status.")
-    accepted: list[str] = Field(default=[], description="Values that mean accepted; none: any 2xx answer.")
-    transient: list[str] = []
-    gateway_id: str | None = Field(default=None, description="Path of the gateway's own id of the message.")
-    parts: str | None = None
-
-
-class HttpReceipt(Strict):
-    """How receipts and replies of an HTTP gateway are read (fields of the JSON or form it posts)."""
-
-    message: str = Field(default="client_ref", description="Field that carries our reference.")
-    gateway_id: str = "id"
-    status: str = "status"
-    delivered: list[str] = ["delivered"]
-    undelivered: list[str] = ["undelivered", "failed", "rejected", "expired"]
-    sender: str = Field(default="from", description="Field of an incoming SMS that carries the sender's number.")
-    text: str = "text"
-
-
-class HttpGateway(Strict):
-    """A generic HTTP SMS gateway. Values may hold {to} {from} {text} {ref} {parts} {receipt_url}."""
-
-    type: Literal["http"]
-    url: str
-    method: Literal["POST", "GET"] = "POST"
-    headers: dict[str, SecretStr] = {}
-    username: str | None = None
-    password: SecretStr | None = None
-    json_body: dict[str, Any] | None = None
-    form: dict[str, str] | None = None
-    query: dict[str, str] | None = None
-    sender: str = ""
-    reply: HttpReply = HttpReply()
-    receipt: HttpReceipt = HttpReceipt()
-    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
-    timeout: DurationText = "30s"
-    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
-    rate: RateText | None = None
-
-    @property
-    def channel(self) -> Channel:
-        return Channel.SMS
-
-
-class KannelGateway(Strict):
-    type: Literal["kannel"]
-    url: str
-    username: str
-    password: SecretStr
-    sender: str = ""
-    smsc: str | None = None
-    dlr_mask: int = Field(default=31, ge=0, le=31)
-    callback_token: SecretStr | None = None
-    timeout: DurationText = "30s"
-    price: str | None = None
-    rate: RateText | None = None
-
-    @property
-    def channel(self) -> Channel:
-        return Channel.SMS
-
-
-Gateway = Annotated[SmtpGateway | HttpGateway | KannelGateway, Field(discriminator="type")]
-
-
 class FrequencyCap(Strict):
     """At most `messages` accepted messages of the channel to one contact within the last `within`."""
 
@@ -205,7 +51,7 @@ class FrequencyCap(Strict):
 
 class Limits(Strict):
     window: WindowSpec = WindowSpec()
-    caps: list[FrequencyCap] = []
+    caps: list[FrequencyCap] = Field(default=[])
     max_age: DurationText = Field(default="3d", description="A message later than this past its time is not sent.")
     max_attempts: int = Field(default=8, ge=1)
     first_retry: DurationText = Field(default="5min", description="Wait after the first deferral; doubles each time.")
@@ -350,7 +196,7 @@ class WebSettings(Strict):
     host: str = "127.0.0.1"
     port: int = Field(default=8025, ge=0, le=65535)
     api_token: SecretStr | None = None
-    trusted_proxies: list[str] = []
+    trusted_proxies: list[str] = Field(default=[])
 
 
 class InboundSettings(Strict):
@@ -358,7 +204,7 @@ class InboundSettings(Strict):
 
     host: str = "127.0.0.1"
     smtp_port: int | None = Field(default=None, ge=0, le=65535)
-    maildirs: list[str] = []
+    maildirs: list[str] = Field(default=[])
 
 
 class Settings(Strict):
@@ -369,7 +215,7 @@ class Settings(Strict):
     timezone: ZoneName = "UTC"
     language: str = "en"
     senders: dict[Name, Sender] = Field(min_length=1)
-    gateways: dict[Name, Gateway] = {}
+    gateways: dict[Name, Gateway] = Field(default={})
     limits: Limits = Limits()
     rfm: RfmSettings = RfmSettings()
     clusters: ClusterSettings = ClusterSettings()
@@ -384,16 +230,6 @@ class Settings(Strict):
     def gateways_for(self, channel: Channel) -> dict[str, Any]:
         """Return the gateways of a channel by name, in the order of the file."""
         return {name: gateway for name, gateway in self.gateways.items() if gateway.channel is channel}
-
-
-def duration(text: str) -> timedelta:
-    """Return a duration that a model has already checked."""
-    return parse_duration(text)
-
-
-def rate(text: str | None) -> Rate | None:
-    """Return a rate that a model has already checked; None means unlimited."""
-    return parse_rate(text) if text else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import BigInteger, ColumnElement, Numeric, and_, cast, literal, true
 
+from kernel.fields import DurationText, Strict
 from kernel.quantities import parse_duration, to_minor
-from kernel.settings import DurationText, Strict
 from segments.scope import EARLIEST_DAY, LATEST_DAY, Flaw, Scope
 
 OPERATORS = ("eq", "gt", "gte", "lt", "lte")

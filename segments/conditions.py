@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import ColumnElement, and_, case, exists, not_, or_, select, true
 
-from kernel.settings import Strict
+from kernel.fields import Strict
 from kernel.vocabulary import Subject
 from segments.impossible import impossible
 from segments.leaves.attribute import Attribute, Role

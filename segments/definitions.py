@@ -12,8 +12,9 @@ from pydantic import Field
 
 from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import ConfigError, InputError, Problem
+from kernel.fields import Name, Strict, ZoneName
 from kernel.ids import digest
-from kernel.settings import Name, RfmSettings, Strict, Workspace, ZoneName
+from kernel.settings import RfmSettings, Workspace
 from kernel.vocabulary import Subject
 from segments.conditions import MAX_DEPTH, Condition, too_deep
 from segments.leaves.profiles import Model, ProfileLeaf

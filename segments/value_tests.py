@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StrictBool
 from sqlalchemy import BigInteger, ColumnElement, and_, false, func, literal, not_, or_, true
 
+from kernel.fields import DurationText, Strict
 from kernel.quantities import parse_duration
-from kernel.settings import DurationText, Strict
 from segments.comparisons import LARGEST, Text, check_text, compared, is_date
 from segments.purchases import DAY_MS
 from segments.scope import Scope, sure

@@ -22,7 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kernel.clock import from_ms
 from kernel.errors import CarillonError, ConfigError, InputError
-from kernel.settings import SmtpGateway, Workspace, load_workspace
+from kernel.gateways import SmtpGateway
+from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel
 from store.engine import open_database, reading, writing
 from store.schema import head, revision

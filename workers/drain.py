@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from kernel.errors import GatewayDown
+from kernel.fields import duration
 from kernel.ids import boot_id, host_name
-from kernel.settings import Workspace, duration
+from kernel.settings import Workspace
 from store.engine import writing
 from store.ledger import (
     Claim,

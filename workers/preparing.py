@@ -18,8 +18,9 @@ from campaigns.rates import give_back, take
 from campaigns.rendering import prepare_step
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.errors import CarillonError
+from kernel.fields import duration, rate
 from kernel.quantities import Rate
-from kernel.settings import Limits, Settings, Workspace, duration, rate
+from kernel.settings import Limits, Settings, Workspace
 from kernel.signing import Signer
 from kernel.vocabulary import FailReason, SkipReason
 from store.engine import reading, writing

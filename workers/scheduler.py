@@ -19,7 +19,8 @@ from campaigns.control import close_finished_runs
 from campaigns.firing import fire_due
 from kernel.clock import Clock, system_clock
 from kernel.errors import CarillonError
-from kernel.settings import Workspace, duration
+from kernel.fields import duration
+from kernel.settings import Workspace
 from reports.schedule import plan_reports
 from workers.app import configure, ready_file
 from workers.dispatcher import Dispatcher

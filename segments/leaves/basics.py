@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, RootModel
 from sqlalchemy import ColumnElement, exists, true
 
 from kernel.documents import did_you_mean
-from kernel.settings import Name
+from kernel.fields import Name
 from kernel.vocabulary import Subject
 from segments.leaves.orders import Orders
 from segments.relations import ACCOUNT, RELATIONS

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from sqlalchemy import BigInteger, ColumnElement, and_, cast, literal
 
+from kernel.fields import Strict
 from kernel.quantities import parse_share
-from kernel.settings import Strict
 from kernel.vocabulary import Subject
 from segments.comparisons import Text
 from segments.scope import Flaw, OnColumns, Scope, Surroundings, Whose, sure

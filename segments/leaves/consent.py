@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from sqlalchemy import BigInteger, ColumnElement, and_, case, func, literal, true, type_coerce
 
-from kernel.settings import Strict
+from kernel.fields import Strict
 from kernel.vocabulary import Channel, ConsentStatus, Subject
 from segments.scope import Clock, Flaw, OnRows, Rows, Scope, Surroundings
 from store.aggregates import last_text

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from kernel.clock import to_ms
-from kernel.settings import Name
+from kernel.fields import Name
 from kernel.vocabulary import ACCEPTED_STATES, Channel, MessageEventKind, Subject, TouchKind, Verdict
 from segments.buyers import DAY_MS
 from segments.comparisons import Comparison, Period

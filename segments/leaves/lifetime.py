@@ -10,8 +10,8 @@ from pydantic import Field
 from sqlalchemy import BigInteger, ColumnElement, Double, and_, cast, func, literal, type_coerce
 
 from kernel.clock import to_ms
+from kernel.fields import DurationText, Strict
 from kernel.quantities import parse_duration
-from kernel.settings import DurationText, Strict
 from segments.buyers import DAY_MS
 from segments.comparisons import LARGEST, Comparison, compared
 from segments.leaves.profiles import Model, ProfileLeaf, found, placed

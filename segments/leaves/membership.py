@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from sqlalchemy import ColumnElement, and_, func, or_, select, type_coerce
 
 from kernel.documents import did_you_mean
+from kernel.fields import DurationText, Name, Strict
 from kernel.quantities import parse_duration
-from kernel.settings import DurationText, Name, Strict
 from kernel.vocabulary import Subject
 from segments.comparisons import DateText
 from segments.scope import Clock, Flaw, OnRows, Rows, Scope, Surroundings

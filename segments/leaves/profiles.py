@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from sqlalchemy import ColumnElement, func, type_coerce
 
-from kernel.settings import Strict
+from kernel.fields import Strict
 from kernel.vocabulary import Subject
 from segments.comparisons import Ago, Comparison
 from segments.scope import Clock, Flaw, OnRows, Rows, Scope, Surroundings, Whose

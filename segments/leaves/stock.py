@@ -25,9 +25,9 @@ from sqlalchemy import (
     true,
 )
 
+from kernel.fields import DurationText
 from kernel.ids import digest
 from kernel.quantities import parse_duration
-from kernel.settings import DurationText
 from kernel.vocabulary import OrderKind, Subject
 from segments.buyers import counted, subject_column
 from segments.comparisons import LARGEST, Comparison, compared

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from kernel.settings import Strict
+from kernel.fields import Strict
 
 
 class Kind(StrEnum):

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, create_model, field_validator, model
 
 from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import ConfigError, InputError
-from kernel.settings import Name, Strict, Workspace, ZoneName
+from kernel.fields import Name, Strict, ZoneName
+from kernel.settings import Workspace
 from kernel.vocabulary import OrderKind
 from store.ingest.fields import (
     AccountFields,

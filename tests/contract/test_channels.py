@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from kernel.errors import GatewayDown
-from kernel.settings import HttpGateway, HttpReply, KannelGateway, SmtpGateway
+from kernel.gateways import HttpGateway, HttpReply, KannelGateway, SmtpGateway
 from templates.mail import ComposedMail
 from templates.sms import ComposedSms
 from templates.sms_parts import split

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kernel.errors import GatewayDown
-from kernel.settings import SmtpGateway
+from kernel.gateways import SmtpGateway
 from templates.mail import ComposedMail
 from tests.contract.test_channels import mail
 from tests.servers.flights import RememberingFlight

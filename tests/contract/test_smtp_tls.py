@@ -12,7 +12,7 @@ import trustme
 from aiosmtpd.controller import Controller
 
 from kernel.errors import GatewayDown
-from kernel.settings import SmtpGateway
+from kernel.gateways import SmtpGateway
 from tests.contract.test_channels import free_port, mail
 from tests.servers.flights import RememberingFlight
 from tests.servers.smtp_sink import Sink, SinkServer

@@ -23,7 +23,7 @@ from campaigns.calendar import (
 )
 from campaigns.crontab import parse_cron, wall_clocks
 from campaigns.schema import Schedule
-from kernel.settings import WindowSpec
+from kernel.fields import WindowSpec
 
 BERLIN = ZoneInfo("Europe/Berlin")
 APIA = ZoneInfo("Pacific/Apia")

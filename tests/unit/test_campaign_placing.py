@@ -14,7 +14,7 @@ from campaigns.calendar import Window
 from campaigns.placing import Piece, place
 from campaigns.schema import CampaignSpec
 from kernel.clock import from_ms
-from kernel.settings import WindowSpec
+from kernel.fields import WindowSpec
 
 START = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
 INSTANTS = st.datetimes(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kernel.errors import ConfigError, InputError
-from kernel.settings import Strict, Workspace
+from kernel.fields import Strict
+from kernel.settings import Workspace
 from store.ingest.fields import Fields, Kind
 from store.ingest.sources import SOURCE_MODELS, SourcesFile, files_of, load_sources
 from tests.importing import LINES, give_sources

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kernel.errors import ConfigError, InputError
-from kernel.settings import Workspace, load_workspace, minutes_of
+from kernel.fields import minutes_of
+from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel
 from tests.conftest import WORKSPACE_YAML
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel.settings import HttpReceipt
+from kernel.gateways import HttpReceipt
 from kernel.vocabulary import MessageEventKind
 from workers.inbound import http, kannel
 from workers.inbound.callbacks import CallbackError

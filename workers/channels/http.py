@@ -16,7 +16,8 @@ from requests.exceptions import ConnectTimeout
 from urllib3.exceptions import NewConnectionError
 
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError, TransientError
-from kernel.settings import HttpGateway, duration
+from kernel.fields import duration
+from kernel.gateways import HttpGateway
 from templates.sms import ComposedSms
 from workers.channels.port import Flight, Parcel, Receipt, one_by_one
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import requests
 
 from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError
-from kernel.settings import KannelGateway
+from kernel.gateways import KannelGateway
 from templates.sms import ComposedSms
 from templates.sms_parts import Encoding
 from workers.channels.http import Answer, SmsOverHttp

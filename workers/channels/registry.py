@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kernel.settings import HttpGateway, KannelGateway, SmtpGateway, Workspace
+from kernel.gateways import HttpGateway, KannelGateway, SmtpGateway
+from kernel.settings import Workspace
 from workers.channels.http import HttpChannel
 from workers.channels.kannel import KannelChannel
 from workers.channels.port import Channel

@@ -16,7 +16,8 @@ import ssl
 from collections.abc import Callable, Sequence
 
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError, TransientError
-from kernel.settings import SmtpGateway, duration
+from kernel.fields import duration
+from kernel.gateways import SmtpGateway
 from templates.mail import ComposedMail
 from workers.channels.port import Flight, Parcel, Receipt, one_by_one
 

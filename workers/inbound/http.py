@@ -8,7 +8,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
 
-from kernel.settings import HttpReceipt
+from kernel.gateways import HttpReceipt
 from kernel.vocabulary import MessageEventKind
 from workers.inbound.callbacks import MAX_ITEMS, CallbackError, IncomingSms, SmsReceipt, fields_of, text_at
 

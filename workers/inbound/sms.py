@@ -7,8 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from kernel.gateways import Gateway, HttpGateway, KannelGateway
 from kernel.ids import digest
-from kernel.settings import Gateway, HttpGateway, KannelGateway
 from kernel.signing import Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
 from store.feedback import (

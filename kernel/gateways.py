@@ -1,0 +1,100 @@
+"""Gateways as carillon.yaml describes them: SMTP relays and SMS providers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr
+
+from kernel.fields import DurationText, RateText, Strict
+from kernel.vocabulary import Channel
+
+
+class SmtpGateway(Strict):
+    type: Literal["smtp"]
+    host: str
+    port: int = Field(default=587, ge=1, le=65535)
+    tls: Literal["starttls", "implicit", "none"] = Field(
+        default="starttls", description="starttls and implicit verify the certificate; none only for localhost."
+    )
+    ca_file: str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    helo: str | None = None
+    timeout: DurationText = "60s"
+    final_timeout: DurationText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
+    messages_per_connection: int = Field(default=100, ge=1)
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.EMAIL
+
+
+class HttpReply(Strict):
+    """How an HTTP gateway's answer is read; `accepted` and the others list values of the field `status`."""
+
+    format: Literal["json", "text"] = "json"
+    status: str | None = Field(default=None, description="Path of the status in a JSON answer, as messages.0.status.")
+    accepted: list[str] = Field(default=[], description="Values that mean accepted; none: any 2xx answer.")
+    transient: list[str] = Field(default=[])
+    gateway_id: str | None = Field(default=None, description="Path of the gateway's own id of the message.")
+    parts: str | None = None
+
+
+class HttpReceipt(Strict):
+    """How receipts and replies of an HTTP gateway are read (fields of the JSON or form it posts)."""
+
+    message: str = Field(default="client_ref", description="Field that carries our reference.")
+    gateway_id: str = "id"
+    status: str = "status"
+    delivered: list[str] = Field(default=["delivered"])
+    undelivered: list[str] = Field(default=["undelivered", "failed", "rejected", "expired"])
+    sender: str = Field(default="from", description="Field of an incoming SMS that carries the sender's number.")
+    text: str = "text"
+
+
+class HttpGateway(Strict):
+    """A generic HTTP SMS gateway. Values may hold {to} {from} {text} {ref} {parts} {receipt_url}."""
+
+    type: Literal["http"]
+    url: str
+    method: Literal["POST", "GET"] = "POST"
+    headers: dict[str, SecretStr] = Field(default={})
+    username: str | None = None
+    password: SecretStr | None = None
+    json_body: dict[str, Any] | None = None
+    form: dict[str, str] | None = None
+    query: dict[str, str] | None = None
+    sender: str = ""
+    reply: HttpReply = HttpReply()
+    receipt: HttpReceipt = HttpReceipt()
+    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
+    timeout: DurationText = "30s"
+    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
+
+
+class KannelGateway(Strict):
+    type: Literal["kannel"]
+    url: str
+    username: str
+    password: SecretStr
+    sender: str = ""
+    smsc: str | None = None
+    dlr_mask: int = Field(default=31, ge=0, le=31)
+    callback_token: SecretStr | None = None
+    timeout: DurationText = "30s"
+    price: str | None = None
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
+
+
+Gateway = Annotated[SmtpGateway | HttpGateway | KannelGateway, Field(discriminator="type")]

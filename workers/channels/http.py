@@ -32,9 +32,9 @@ class SmsOverHttp(ABC):
         self._receipt_url = receipt_url
         self._session = new_session()
 
-    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> None:
+    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
         """Send the parcels one after another. See Channel.deliver."""
-        one_by_one(self._send, parcels, flight, keep_going)
+        return one_by_one(self._send, parcels, flight, keep_going)
 
     def close(self) -> None:
         """Close kept-alive connections."""

@@ -59,13 +59,20 @@ class Flight(Protocol):
 class Channel(Protocol):
     """A way out."""
 
-    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> None:
+    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
         """Send the parcels, telling `flight` of each. Those never mentioned were not touched.
+
+        Returns once every parcel is decided, or once only stragglers are left: parcels that may be out and whose
+        answer has not come within a few seconds of the rest. For those the channel goes on waiting in the background,
+        as long as the protocol asks for, and tells `flight` of each from a thread of its own.
 
         Args:
             parcels: The chunk, in order.
             flight: Told of every step.
             keep_going: Asked between messages; False means stop here (shutdown, lease).
+
+        Returns:
+            The indices of the stragglers.
 
         Raises:
             GatewayDown: the gateway refuses as a whole; what is not yet mentioned was not sent.
@@ -79,11 +86,11 @@ Send = Callable[[Parcel, Callable[[], None], Callable[[], None]], Receipt]
 """Sends one parcel; calls the first function right before the point of no return, the second to take that back."""
 
 
-def one_by_one(send: Send, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> None:
+def one_by_one(send: Send, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
     """Deliver a chunk with a function that sends one message and raises one of the three delivery errors."""
     for parcel in parcels:
         if not keep_going():
-            return
+            break
         index = parcel.index
         try:
             receipt = send(parcel, lambda i=index: flight.commit(i), lambda i=index: flight.retract(i))  # type: ignore[misc]
@@ -98,3 +105,4 @@ def one_by_one(send: Send, parcels: Sequence[Parcel], flight: Flight, keep_going
             flight.unknown(index, error)
         else:
             flight.accepted(index, receipt)
+    return frozenset()

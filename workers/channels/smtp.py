@@ -38,9 +38,9 @@ class SmtpChannel:
         self._connection: smtplib.SMTP | None = None
         self._carried = 0
 
-    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> None:
+    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
         """Send the parcels over one connection, renewed after `messages_per_connection`. See Channel.deliver."""
-        one_by_one(self._send, parcels, flight, keep_going)
+        return one_by_one(self._send, parcels, flight, keep_going)
 
     def probe(self) -> str:
         """Connect, greet, encrypt and log in without sending; return the server's greeting. Raises GatewayDown."""

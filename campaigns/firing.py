@@ -19,6 +19,7 @@ from campaigns.shadow_scores import SCORES_MAX_AGE
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.clock import to_ms
 from kernel.errors import CarillonError
+from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.settings import Workspace
 from kernel.vocabulary import CampaignState, MessageState, RunState
 from segments.definitions import needs
@@ -107,6 +108,7 @@ def _fire(engine: Engine, workspace: Workspace, trigger: Trigger, slots: Slots, 
                 run = _open_run(connection, pinned, slot, RunState.MISSED, now)
             else:
                 run = _fire_slot(connection, pinned, slot, settings.currency, now)
+        faultpoint(FaultPoint.AFTER_RUN_COMMIT)
         fired.extend([run] if run else [])
     return fired
 
@@ -114,11 +116,14 @@ def _fire(engine: Engine, workspace: Workspace, trigger: Trigger, slots: Slots, 
 def _fire_slot(
     connection: Connection, pinned: PinnedCampaign, slot: datetime, currency: str, now: datetime
 ) -> Fired | None:
+    faultpoint(FaultPoint.BEFORE_RUN_INSERT)
     run = _open_run(connection, pinned, slot, RunState.OPEN, now)
     if run is None:
         return None
+    faultpoint(FaultPoint.AFTER_RUN_INSERT)
     audience.expand(connection, pinned, scheduled_for=slot, now=now, currency=currency)
     people = connection.execute(_enroll(run.run_id), execution_options=_COUNTED).rowcount
+    faultpoint(FaultPoint.AFTER_ENROLLING)
     places = connection.execute(_write_places(run.run_id, now), execution_options=_COUNTED).rowcount
     connection.execute(_record_holdouts(connection, pinned.campaign_id))
     audience.drop(connection)
@@ -126,6 +131,7 @@ def _fire_slot(
     if not people:
         state = RunState.DONE
         connection.execute(update(runs).where(runs.c.id == run.run_id).values(state=state, finished_at=now))
+    faultpoint(FaultPoint.BEFORE_RUN_COMMIT)
     return Fired(run_id=run.run_id, campaign=pinned.name, scheduled_for=slot, state=state, people=people, places=places)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from cli.shared import WorkspaceOption, console, opened, reporting_errors
 from kernel.errors import ConfigError
+from kernel.faultpoints import arm
 from kernel.settings import load_workspace
 from workers.logs import configure_logging
 
@@ -61,6 +63,7 @@ def worker(
     unknown = set(wanted) - set(QUEUES)
     if unknown or not wanted:
         raise ConfigError(f"--queues: unknown {', '.join(sorted(unknown)) or 'nothing'}; there are {', '.join(QUEUES)}")
+    arm(os.environ)
     # Checks settings and brings the database up to date; each worker process opens its own afterwards.
     with opened(root) as (workspace, _engine):
         workspace.signer()
@@ -76,6 +79,7 @@ def scheduler(root: WorkspaceOption = Path(), log_json: JsonLogsOption = False) 
     from workers.scheduler import run_scheduler
 
     configure_logging(as_json=log_json)
+    arm(os.environ)
     with opened(root) as (workspace, engine):
         run_scheduler(engine, workspace)
 

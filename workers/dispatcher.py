@@ -8,6 +8,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, exists, select
 
+from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.settings import Workspace
 from store.engine import reading
 from store.ledger import due_by_lane
@@ -55,6 +56,7 @@ class Dispatcher:
 
     def hint(self, task: str, arguments: list[str], *, queue: str) -> bool:
         """Publish one hint; False where the broker does not answer."""
+        faultpoint(FaultPoint.BEFORE_PUBLISH)
         try:
             self._app.send_task(task, args=arguments, queue=queue, expires=HINT_EXPIRES_S)
         except (KombuError, RedisError, OSError) as error:
@@ -67,4 +69,5 @@ class Dispatcher:
         if not self._reachable:
             log.info("broker_reachable_again")
             self._reachable = True
+        faultpoint(FaultPoint.AFTER_PUBLISH)
         return True

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from kernel.errors import GatewayDown
+from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.fields import duration
 from kernel.ids import boot_id, host_name
 from kernel.settings import Workspace
@@ -115,11 +116,14 @@ class Drain:
                 boot=boot_id(),
                 recorder=str(self._folder),
             )
+            faultpoint(FaultPoint.BEFORE_CLAIM_COMMIT)
         if claimed is None:
             return None
+        faultpoint(FaultPoint.AFTER_CLAIM_COMMIT)
         recorder = FlightRecorder.create(
             recorder_path(str(self._folder), claimed.id), claimed.id, [message.id for message in claimed.messages]
         )
+        faultpoint(FaultPoint.AFTER_RECORDER_CREATED)
         # A failure from here on leaves the recorder behind, closed: whoever recovers next reads it at once.
         done = False
         try:
@@ -128,6 +132,7 @@ class Drain:
             done = True
         finally:
             recorder.close(remove=done)
+        faultpoint(FaultPoint.AFTER_RECORDER_REMOVED)
         return result
 
     def _chunk_size(self, lane: str) -> int:
@@ -155,6 +160,7 @@ class Drain:
             return not stopping() and time.monotonic() - started < _LONGEST_CHUNK_S
 
         prepared = self._preparer.prepare(claimed, now=now())
+        faultpoint(FaultPoint.AFTER_PREPARING)
         passengers = self._settle_harmless(claimed, prepared, now())
         flight = ChunkFlight(recorder, passengers, now=now, lease_ends=heartbeat.lease_ends)
         down: GatewayDown | None = None
@@ -164,6 +170,7 @@ class Drain:
             down = error
         except Fenced:
             log.warning("chunk_fenced", claim=claimed.id)
+        faultpoint(FaultPoint.AFTER_DELIVERY)
         outcomes = flight.outcomes()
         touched = sum(outcome.ending is not Ending.UNTOUCHED for outcome in outcomes)
         if touched:
@@ -183,6 +190,8 @@ class Drain:
                 release(connection, claimed.id)
                 return []
             sending = mark_sending(connection, claimed.id)
+            faultpoint(FaultPoint.BEFORE_SENDING_COMMIT)
+        faultpoint(FaultPoint.AFTER_SENDING_COMMIT)
         return [passenger for passenger in prepared.go if passenger.parcel.message_id in sending]
 
     def _write(self, claimed: Claim, outcomes: list[Outcome], down: GatewayDown | None) -> None:
@@ -193,6 +202,7 @@ class Drain:
                 with writing(self._engine) as connection:
                     write_outcomes(connection, claimed.id, outcomes)
                     self._settle_lane(connection, claimed.lane, outcomes, down)
+                    faultpoint(FaultPoint.BEFORE_OUTCOMES_COMMIT)
             except DBAPIError as error:
                 if attempt == 7:
                     raise
@@ -200,6 +210,7 @@ class Drain:
                 time.sleep(wait_s)
                 wait_s = min(wait_s * 2, 10)
             else:
+                faultpoint(FaultPoint.AFTER_OUTCOMES_COMMIT)
                 return
 
     def _settle_lane(
@@ -241,6 +252,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._stop.wait(self._lease.total_seconds() / 3):
             asked = time.monotonic()
+            faultpoint(FaultPoint.BEFORE_LEASE_RENEWED)
             try:
                 with writing(self._engine) as connection:
                     if renew(connection, self._claim_id, self._lease) is None:
@@ -250,3 +262,4 @@ class Heartbeat:
                 log.warning("lease_not_renewed", claim=self._claim_id, error=str(error.orig))
                 continue
             self._ends = asked + self._lease.total_seconds()
+            faultpoint(FaultPoint.AFTER_LEASE_RENEWED)

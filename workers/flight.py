@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from kernel import faultpoints
 from kernel.clock import to_ms
 from kernel.errors import OutcomeUnknown, PermanentError, TransientError
+from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.vocabulary import FailReason
 from store.ledger import Ending, Outcome
 from templates.sms import ComposedSms
@@ -87,7 +89,11 @@ class ChunkFlight:
         """See Flight.commit; a lease that ran out while this process was stopped counts as the fence."""
         if time.monotonic() >= self._lease_ends():
             raise Fenced
+        if faultpoints.armed:
+            faultpoint(FaultPoint.BEFORE_FLIGHT_COMMIT)
         self._recorder.commit(index, to_ms(self._now()))
+        if faultpoints.armed:
+            faultpoint(FaultPoint.AFTER_FLIGHT_COMMIT)
 
     def retract(self, index: int) -> None:
         """See Flight.retract."""
@@ -101,7 +107,11 @@ class ChunkFlight:
         # An SMS is known by its parts: then the text is the gateway's own id of it, which receipts will name.
         text = receipt.reply if parts is None else _kept_whole(receipt.gateway_id)
         at = self._now()
+        if faultpoints.armed:
+            faultpoint(FaultPoint.BEFORE_ACCEPTED_RECORDED)
         self._recorder.record(index, Slot.ACCEPTED, receipt.code, text, at_ms=to_ms(at), parts=parts or 0)
+        if faultpoints.armed:
+            faultpoint(FaultPoint.AFTER_ACCEPTED_RECORDED)
         self._outcomes[index] = Outcome(
             message_id=parcel.message_id,
             ending=Ending.ACCEPTED,
@@ -116,11 +126,13 @@ class ChunkFlight:
     def refused(self, index: int, error: PermanentError) -> None:
         """See Flight.refused."""
         self._recorder.record(index, Slot.REFUSED, error.code, error.text, at_ms=to_ms(self._now()))
+        faultpoint(FaultPoint.AFTER_REFUSED_RECORDED)
         self._outcomes[index] = self._outcome(index, Ending.REFUSED, error.text)
 
     def deferred(self, index: int, error: TransientError) -> None:
         """See Flight.deferred; turns into a refusal where attempts or age are used up."""
         self._recorder.record(index, Slot.DEFERRED, error.code, error.text, at_ms=to_ms(self._now()))
+        faultpoint(FaultPoint.AFTER_DEFERRED_RECORDED)
         passenger = self._passengers[index]
         retry_at = passenger.retry.next_try(
             now=self._now(),

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Engine, select
 
 from kernel.clock import from_ms
+from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.ids import boot_id, host_name
 from kernel.vocabulary import FailReason
 from store.engine import reading, writing
@@ -75,7 +76,9 @@ def _settle(
         if not late:
             recorder.close(remove=False)
             return False
+        faultpoint(FaultPoint.BEFORE_FENCE_RAISED)
         recorder.raise_fence()
+        faultpoint(FaultPoint.AFTER_FENCE_RAISED)
     entries = {entry.message_id: entry for entry in recorder.entries()}
     with writing(engine) as connection:
         now = from_ms(connection.execute(select(database_now())).scalar_one())
@@ -88,6 +91,8 @@ def _settle(
             for m in sending
         ]
         write_outcomes(connection, claim.id, outcomes)
+        faultpoint(FaultPoint.BEFORE_RECOVERY_COMMIT)
+    faultpoint(FaultPoint.AFTER_RECOVERY_COMMIT)
     recorder.close(remove=True)
     log.warning("chunk_recovered", claim=claim.id, **_tally(outcomes))
     return True
@@ -106,6 +111,7 @@ def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
             Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words, address=to.get(m, "")) for m in doubtful
         ]
         write_outcomes(connection, claim.id, outcomes)
+        faultpoint(FaultPoint.BEFORE_BLIND_COMMIT)
     log.warning("chunk_recovered_blind", claim=claim.id, in_doubt=len(doubtful))
     return True
 

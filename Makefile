@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := kernel store segments templates campaigns reports web workers demo cli tests benchmarks
 PYTEST := $(BIN)/python -m pytest
+NODE := tests/outside/node/node_modules
 
 # The first Python on the path that is new enough; `make test PYTHON=/path/to/python3.13` chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
 	done)
 
-.PHONY: help demo test test-data test-laws check format bench migration clean
+.PHONY: help demo test test-data test-laws test-outside check format bench migration clean
 
 help: ## List what make can do
 	@echo "Carillon: campaigns as code for B2B commerce"
@@ -26,7 +27,7 @@ demo: $(VENV)/.installed ## Run the main job on a made-up wholesaler in .demo/ (
 	@$(BIN)/python -m demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 test: $(VENV)/.installed-dev ## Run the tests on SQLite and a real PostgreSQL, Redis, SMTP, HTTP; skips none
-	@$(PYTEST) -m "not data" -n $(or $(JOBS),2) $(ARGS)
+	@$(PYTEST) -m "not data and not outside" -n $(or $(JOBS),2) $(ARGS)
 
 test-data: $(VENV)/.installed-dev ## Run the checks on the real data files (in ../shared/data or $CARILLON_DATA)
 	@$(PYTEST) -m data $(ARGS)
@@ -34,6 +35,9 @@ test-data: $(VENV)/.installed-dev ## Run the checks on the real data files (in .
 test-laws: $(VENV)/.installed-dev ## Try the laws of segments on ten times as many random worlds as make test does
 	@CARILLON_TEST_WORLDS=$(or $(WORLDS),10) $(PYTEST) -n $(or $(JOBS),2) tests/integration/test_segments_oracle.py \
 	  tests/integration/test_segments_evaluation.py tests/integration/test_segments_incremental.py tests/integration/test_segments_leaves.py $(ARGS)
+
+test-outside: $(VENV)/.installed-dev $(NODE)/.installed ## Let programs nobody here wrote judge what is sent: mailparser, SpamAssassin, Postfix …
+	@$(PYTEST) -m outside tests/outside $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint, format, types, and the order of the rooms; changes nothing
 	@$(BIN)/ruff check --quiet .
@@ -53,7 +57,7 @@ migration: $(VENV)/.installed-dev ## Write the next schema revision from store/t
 	@$(BIN)/ruff format --quiet store/migrations
 
 clean: ## Remove what the targets above made, the virtual environment too
-	rm -rf $(VENV) .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/results
+	rm -rf $(VENV) .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/results $(NODE)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment ---------------------------------------------------------------------------------
@@ -77,3 +81,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing Carillon and its development tools into $(VENV)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# --- programs of others, in Node.js: only `make test-outside` wants them ---------------------------------------
+
+$(NODE)/.installed: tests/outside/node/package-lock.json
+	@if command -v npm >/dev/null 2>&1; then \
+	  echo "installing the npm packages of tests/outside/node" && npm ci --prefix tests/outside/node --silent --no-audit --no-fund --ignore-scripts && touch $@; \
+	else echo "npm is not installed; tests that need its packages say so. On Debian and Ubuntu: apt-get install nodejs npm" >&2; fi

@@ -23,6 +23,7 @@ from kernel.vocabulary import (
     Verdict,
 )
 from store.changes import touch, touch_recipients
+from store.ingest.bulk import among
 from store.message_facts import comparable_address, contacts_with, message_fact
 from store.sql import in_slices, insert_into
 from store.tables import consent_events, consents, message_events, messages, suppressions, touches
@@ -169,11 +170,9 @@ def settle_early_words(connection: Connection, message_ids: Sequence[int]) -> No
     A receipt or a click can be faster than the commit of the chunk that the message left in.
     """
     spoken_of: set[int] = set()
-    for ids in in_slices(message_ids, 500):
-        for table in (message_events, touches):
-            spoken_of.update(
-                connection.execute(select(table.c.message_id).where(table.c.message_id.in_(ids)).distinct()).scalars()
-            )
+    for table in (message_events, touches) if message_ids else ():
+        spoken = select(table.c.message_id).where(among(connection, table.c.message_id, message_ids)).distinct()
+        spoken_of.update(connection.execute(spoken).scalars())
     settle_doubts(connection, sorted(spoken_of))
     _judge_waiting(connection, sorted(spoken_of))
 

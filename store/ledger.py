@@ -1,22 +1,24 @@
 """The message ledger: claims with lease and fencing token, and the only writes that move a message on its way out.
 
 A claim's id is its fencing token. Every write names it, so that a worker that lost its lease writes nothing.
-Leases run on the database's clock.
+Leases run on the database's clock. That a chunk is being sent is written once, on its claim, not on each of its
+messages (docs/decisions/0010).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, delete, exists, func, select, type_coerce, update
+from sqlalchemy import BigInteger, Connection, case, delete, func, select, type_coerce, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from kernel.clock import from_ms
+from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import CampaignState, Channel, FailReason, MessageState, SkipReason
+from store.ingest.bulk import among, update_rows
 from store.sql import insert_into
 from store.tables import campaigns, claims, contacts, lanes, messages, runs
 from store.types import database_now
@@ -35,9 +37,8 @@ class Ending(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedMessage:
-    """One row of a claimed chunk, as the delivery core needs it."""
+class ClaimedMessage(NamedTuple):
+    """One row of a claimed chunk, as the delivery core needs it; a tuple, because there are so many."""
 
     id: int
     run_id: int
@@ -47,7 +48,12 @@ class ClaimedMessage:
     contact_id: int
     channel: str
     attempts: int
-    planned_for: datetime
+    planned_ms: int
+
+    @property
+    def planned_for(self) -> datetime:
+        """When it was first due."""
+        return from_ms(self.planned_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +67,8 @@ class Claim:
     messages: tuple[ClaimedMessage, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What to write for one message that was `sending`."""
+class Outcome(NamedTuple):
+    """What to write for one message that was being sent; a tuple, because there are so many."""
 
     message_id: int
     ending: Ending
@@ -75,6 +80,7 @@ class Outcome:
     cost_micro: int | None = None
     retry_at: datetime | None = None
     fail_reason: FailReason = FailReason.REFUSED
+    contact_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +103,7 @@ def claim(
     Messages of campaigns that are not active stay where they are.
     """
     now_ms: int = connection.execute(select(database_now())).scalar_one()
-    if _closed(connection, lane, now_ms):
-        return None
-    rows = connection.execute(_due(lane, now_ms, limit)).all()
-    if not rows:
+    if _closed(connection, lane, now_ms) or not _anything_due(connection, lane, now_ms):
         return None
     lease_ms = now_ms + round(lease.total_seconds() * 1000)
     token = connection.execute(
@@ -108,18 +111,36 @@ def claim(
         .values(lane=lane, host=host, boot=boot, recorder=recorder, claimed_at=now_ms, lease_until=lease_ms)
         .returning(claims.c.id)
     ).scalar_one()
-    connection.execute(
+    taken = connection.execute(
         update(messages)
-        .where(messages.c.id.in_([row.id for row in rows]), messages.c.state == MessageState.PLANNED)
+        .where(messages.c.id.in_(_due(lane, now_ms, limit)))
         .values(state=MessageState.CLAIMED, claim_id=token)
-    )
+        .returning(*_CLAIMED, type_coerce(messages.c.due_at, BigInteger))
+    ).all()
+    if not taken:
+        connection.execute(delete(claims).where(claims.c.id == token))
+        return None
+    pins = _pins(connection, {row.run_id for row in taken})
+    # The order in which rows come back is the database's affair; the oldest goes first.
+    ordered = sorted(taken, key=lambda row: (row[-1], row[0]))
     return Claim(
         id=token,
         lane=lane,
         claimed_at=from_ms(now_ms),
         lease_until=from_ms(lease_ms),
-        messages=tuple(ClaimedMessage(**row._mapping) for row in rows),
+        messages=tuple(ClaimedMessage(row[0], row[1], *pins[row[1]], *row[2:-1]) for row in ordered),
     )
+
+
+_CLAIMED = (
+    messages.c.id,
+    messages.c.run_id,
+    messages.c.step,
+    messages.c.contact_id,
+    messages.c.channel,
+    messages.c.attempts,
+    type_coerce(messages.c.planned_for, BigInteger),
+)
 
 
 def _closed(connection: Connection, lane: str, now_ms: int) -> bool:
@@ -129,19 +150,19 @@ def _closed(connection: Connection, lane: str, now_ms: int) -> bool:
     return closed_until is not None and closed_until > now_ms
 
 
-def _due(lane: str, now_ms: int, limit: int) -> Any:
-    return (
-        select(
-            messages.c.id,
-            messages.c.run_id,
-            runs.c.campaign_id,
-            runs.c.version_id,
-            messages.c.step,
-            messages.c.contact_id,
-            messages.c.channel,
-            messages.c.attempts,
-            messages.c.planned_for,
-        )
+def _pins(connection: Connection, run_ids: set[int]) -> dict[int, tuple[int, int]]:
+    """Return campaign and version of each run."""
+    query = select(runs.c.id, runs.c.campaign_id, runs.c.version_id).where(among(connection, runs.c.id, list(run_ids)))
+    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+
+
+def _anything_due(connection: Connection, lane: str, now_ms: int) -> bool:
+    return connection.execute(_due(lane, now_ms, 1, lock=False)).first() is not None
+
+
+def _due(lane: str, now_ms: int, limit: int, *, lock: bool = True) -> Any:
+    query = (
+        select(messages.c.id)
         .join(runs, runs.c.id == messages.c.run_id)
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .where(
@@ -152,8 +173,8 @@ def _due(lane: str, now_ms: int, limit: int) -> Any:
         )
         .order_by(messages.c.due_at, messages.c.id)
         .limit(limit)
-        .with_for_update(of=messages, skip_locked=True)
     )
+    return query.with_for_update(of=messages, skip_locked=True) if lock else query
 
 
 def renew(connection: Connection, claim_id: int, lease: timedelta) -> datetime | None:
@@ -169,78 +190,66 @@ def renew(connection: Connection, claim_id: int, lease: timedelta) -> datetime |
 
 def skip(connection: Connection, claim_id: int, reasons: dict[int, SkipReason], at: datetime) -> None:
     """End claimed messages that are not to be sent, with their reasons."""
-    _move(
-        connection,
-        claim_id,
-        MessageState.CLAIMED,
-        [{"b_id": message_id, "reason": reason, "ended_at": at} for message_id, reason in reasons.items()],
-        {
-            "state": MessageState.SKIPPED,
-            "claim_id": None,
-            "reason": bindparam("reason"),
-            "ended_at": bindparam("ended_at"),
-        },
-    )
+    at_ms = to_ms(at)
+    rows = [(i, MessageState.SKIPPED.value, None, reason.value, at_ms) for i, reason in reasons.items()]
+    _move(connection, claim_id, ("state", "claim_id", "reason", "ended_at"), rows)
 
 
 def fail(connection: Connection, claim_id: int, reasons: dict[int, tuple[FailReason, str]], at: datetime) -> None:
     """End claimed messages that cannot be made (template, composition), with reason and words."""
-    _move(
-        connection,
-        claim_id,
-        MessageState.CLAIMED,
-        [
-            {"b_id": message_id, "reason": reason, "reply": words[:500], "ended_at": at}
-            for message_id, (reason, words) in reasons.items()
-        ],
-        {
-            "state": MessageState.FAILED,
-            "claim_id": None,
-            "reason": bindparam("reason"),
-            "reply": bindparam("reply"),
-            "ended_at": bindparam("ended_at"),
-        },
-    )
+    at_ms = to_ms(at)
+    rows = [
+        (i, MessageState.FAILED.value, None, reason.value, words[:500], at_ms) for i, (reason, words) in reasons.items()
+    ]
+    _move(connection, claim_id, ("state", "claim_id", "reason", "reply", "ended_at"), rows)
 
 
 def postpone(connection: Connection, claim_id: int, until: dict[int, datetime]) -> None:
     """Put claimed messages back to `planned`, due at the given instants."""
-    _move(
-        connection,
-        claim_id,
-        MessageState.CLAIMED,
-        [{"b_id": message_id, "due_at": instant} for message_id, instant in until.items()],
-        {"state": MessageState.PLANNED, "claim_id": None, "due_at": bindparam("due_at")},
+    rows = [(i, MessageState.PLANNED.value, None, to_ms(instant)) for i, instant in until.items()]
+    _move(connection, claim_id, ("state", "claim_id", "due_at"), rows)
+
+
+def mark_sending(connection: Connection, claim_id: int) -> bool:
+    """Say that what the claim still holds is being sent; False where the lease ran out.
+
+    Commit before the first byte goes out. From then on a message of the claim of which nothing is known may be out.
+    """
+    marked = connection.execute(
+        update(claims)
+        .where(claims.c.id == claim_id, type_coerce(claims.c.lease_until, BigInteger) > database_now())
+        .values(sending_at=database_now())
     )
+    return marked.rowcount == 1
 
 
-def mark_sending(connection: Connection, claim_id: int) -> set[int]:
-    """Move what is still claimed to `sending`; empty where the lease ran out. Commit before the first byte goes out."""
-    lease_holds = exists().where(
-        claims.c.id == claim_id, type_coerce(claims.c.lease_until, BigInteger) > database_now()
-    )
-    moved = connection.execute(
-        update(messages)
-        .where(messages.c.claim_id == claim_id, messages.c.state == MessageState.CLAIMED, lease_holds)
-        .values(state=MessageState.SENDING)
-        .returning(messages.c.id)
-    )
-    return set(moved.scalars())
+def finish(connection: Connection, claim_id: int, outcomes: Sequence[Outcome], *, last: bool = True) -> None:
+    """Write what became of messages of the chunk, and give the claim back with the last of them.
 
-
-def finish(connection: Connection, claim_id: int, outcomes: Sequence[Outcome]) -> None:
-    """Write what became of the chunk and give the claim back."""
+    Raises:
+        UnsettledMessages: the claim is to be given back and still holds messages nobody has said anything about.
+    """
     by_ending: dict[Ending, list[Outcome]] = {ending: [] for ending in Ending}
     for outcome in outcomes:
         by_ending[outcome.ending].append(outcome)
     for ending, group in by_ending.items():
-        rows = [_row_of(outcome) for outcome in group]
-        _move(connection, claim_id, MessageState.SENDING, rows, _COLUMNS_OF[ending])
-    release(connection, claim_id)
+        _write_endings(connection, claim_id, ending, group)
+    if last:
+        _give_back(connection, claim_id)
+
+
+class UnsettledMessages(RuntimeError):
+    """A fault of ours: a claim was to be given back with messages that may be out and of which nothing was said."""
+
+
+def _give_back(connection: Connection, claim_id: int) -> None:
+    if connection.execute(select(messages.c.id).where(messages.c.claim_id == claim_id).limit(1)).first() is not None:
+        raise UnsettledMessages(f"claim {claim_id} still holds messages")
+    connection.execute(delete(claims).where(claims.c.id == claim_id))
 
 
 def release(connection: Connection, claim_id: int) -> None:
-    """Give a claim back. What it still holds as `claimed` was never sent and is planned again."""
+    """Give a claim back of which nothing was sent: what it holds is planned again."""
     connection.execute(
         update(messages)
         .where(messages.c.claim_id == claim_id, messages.c.state == MessageState.CLAIMED)
@@ -249,72 +258,41 @@ def release(connection: Connection, claim_id: int) -> None:
     connection.execute(delete(claims).where(claims.c.id == claim_id))
 
 
-_COMMON: dict[str, Any] = {"claim_id": None, "reply": bindparam("reply")}
-_COLUMNS_OF: dict[Ending, dict[str, Any]] = {
-    Ending.ACCEPTED: {
-        **_COMMON,
-        "state": MessageState.SENT,
-        "address": bindparam("address"),
-        "gateway_id": bindparam("gateway_id"),
-        "parts": bindparam("parts"),
-        "cost_micro": bindparam("cost_micro"),
-        "sent_at": bindparam("at"),
-        "ended_at": bindparam("at"),
-    },
-    Ending.REFUSED: {
-        **_COMMON,
-        "state": MessageState.FAILED,
-        "reason": bindparam("reason"),
-        "address": bindparam("address"),
-        "ended_at": bindparam("at"),
-    },
-    Ending.DEFERRED: {
-        **_COMMON,
-        "state": MessageState.PLANNED,
-        "attempts": messages.c.attempts + 1,
-        "due_at": bindparam("retry_at"),
-    },
-    Ending.UNTOUCHED: {"claim_id": None, "state": MessageState.PLANNED},
-    Ending.IN_DOUBT: {
-        **_COMMON,
-        "state": MessageState.IN_DOUBT,
-        "address": bindparam("address"),
-        "gateway_id": bindparam("gateway_id"),
-        "parts": bindparam("parts"),
-        "cost_micro": bindparam("cost_micro"),
-        "sent_at": bindparam("at"),
-        "ended_at": bindparam("at"),
-    },
-}
+def _write_endings(connection: Connection, claim_id: int, ending: Ending, group: Sequence[Outcome]) -> None:
+    """Write messages that ended alike; columns and their values stand in the same order."""
+    match ending:
+        case Ending.ACCEPTED | Ending.IN_DOUBT:
+            state = MessageState.SENT if ending is Ending.ACCEPTED else MessageState.IN_DOUBT
+            columns: tuple[str, ...] = ("reply", "address", "gateway_id", "parts", "cost_micro", "sent_at", "ended_at")
+            rows: Iterable[tuple[Any, ...]] = (
+                (o.reply[:500], o.address, o.gateway_id, o.parts, o.cost_micro, at, at)
+                for o, at in zip(group, [to_ms(outcome.at) for outcome in group], strict=True)
+            )
+        case Ending.REFUSED:
+            state, columns = MessageState.FAILED, ("reply", "address", "ended_at", "reason")
+            rows = ((o.reply[:500], o.address, to_ms(o.at), o.fail_reason.value) for o in group)
+        case Ending.DEFERRED:
+            state, columns = MessageState.PLANNED, ("reply", "due_at")
+            rows = ((o.reply[:500], to_ms(o.retry_at or o.at)) for o in group)
+            _count_attempts(connection, claim_id, [o.message_id for o in group])
+        case Ending.UNTOUCHED:
+            state, columns, rows = MessageState.PLANNED, (), (() for _ in group)
+    ids = (o.message_id for o in group)
+    moved = [(i, state.value, None, *row) for i, row in zip(ids, rows, strict=True)]
+    _move(connection, claim_id, ("state", "claim_id", *columns), moved)
 
 
-def _row_of(outcome: Outcome) -> dict[str, Any]:
-    everything = {
-        "b_id": outcome.message_id,
-        "reply": outcome.reply[:500],
-        "address": outcome.address,
-        "gateway_id": outcome.gateway_id,
-        "parts": outcome.parts,
-        "cost_micro": outcome.cost_micro,
-        "at": outcome.at,
-        "reason": outcome.fail_reason,
-        "retry_at": outcome.retry_at or outcome.at,
-    }
-    wanted = {value.key for value in _COLUMNS_OF[outcome.ending].values() if hasattr(value, "key")}
-    return {name: value for name, value in everything.items() if name == "b_id" or name in wanted}
+def _count_attempts(connection: Connection, claim_id: int, ids: list[int]) -> None:
+    if ids:
+        connection.execute(
+            update(messages)
+            .where(among(connection, messages.c.id, ids), messages.c.claim_id == claim_id)
+            .values(attempts=messages.c.attempts + 1)
+        )
 
 
-def _move(
-    connection: Connection, claim_id: int, state: MessageState, rows: list[dict[str, Any]], values: dict[str, Any]
-) -> None:
-    if not rows:
-        return
-    statement = (
-        update(messages)
-        .where(messages.c.id == bindparam("b_id"), messages.c.claim_id == claim_id, messages.c.state == state)
-        .values(**values)
-    )
-    connection.execute(statement, rows)
+def _move(connection: Connection, claim_id: int, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    update_rows(connection, messages, columns, rows, only={"claim_id": claim_id})
 
 
 def abandoned(connection: Connection, host: str) -> list[Abandoned]:
@@ -344,12 +322,13 @@ def lease_over(connection: Connection, claim_id: int) -> bool:
 
 
 def sending_ids(connection: Connection, claim_id: int) -> set[int]:
-    """Return the messages of a claim that are marked `sending`."""
-    return set(
-        connection.execute(
-            select(messages.c.id).where(messages.c.claim_id == claim_id, messages.c.state == MessageState.SENDING)
-        ).scalars()
-    )
+    """Return the messages of a claim that may be out; its holder cannot begin to send while this transaction lasts."""
+    claimed = select(claims.c.sending_at).where(claims.c.id == claim_id).with_for_update()
+    begun = connection.execute(claimed).scalar_one_or_none() is not None
+    # Workers of earlier versions marked each message instead.
+    states = [MessageState.SENDING, *([MessageState.CLAIMED] if begun else [])]
+    query = select(messages.c.id).where(messages.c.claim_id == claim_id, messages.c.state.in_(states))
+    return set(connection.execute(query).scalars())
 
 
 def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, str]:

@@ -485,6 +485,7 @@ claims = Table(
     Column("recorder", Text, nullable=False, comment="path of the flight recorder on that host"),
     Column("claimed_at", Instant, nullable=False),
     Column("lease_until", Instant, nullable=False, comment="on the database's clock"),
+    Column("sending_at", Instant, comment="from here on its messages may be out; null: nothing has left yet"),
     comment="chunks in workers' hands; the id is the fencing token, so it is never reused",
     sqlite_autoincrement=True,
 )

@@ -190,9 +190,11 @@ class Drain:
                 release(connection, claimed.id)
                 return []
             sending = mark_sending(connection, claimed.id)
+            if not sending:
+                release(connection, claimed.id)
             faultpoint(FaultPoint.BEFORE_SENDING_COMMIT)
         faultpoint(FaultPoint.AFTER_SENDING_COMMIT)
-        return [passenger for passenger in prepared.go if passenger.parcel.message_id in sending]
+        return prepared.go if sending else []
 
     def _write(self, claimed: Claim, outcomes: list[Outcome], down: GatewayDown | None) -> None:
         """Commit the outcomes; the database may be away for a while, the recorder keeps them meanwhile."""

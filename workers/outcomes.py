@@ -18,12 +18,13 @@ _HARD_BOUNCES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"
 """Enhanced codes that say the address itself is dead. Source: RFC 3463, IANA enhanced status codes."""
 
 
-def write_outcomes(connection: Connection, claim_id: int, outcomes: Sequence[Outcome]) -> None:
-    """Commit a chunk's outcomes, settle what came back about it already, and suppress addresses called dead.
+def write_outcomes(connection: Connection, claim_id: int, outcomes: Sequence[Outcome], *, last: bool = True) -> None:
+    """Commit outcomes of a chunk, settle what came back about it already, and suppress addresses called dead.
 
-    An address the relay calls dead at once is as dead as one that bounces later.
+    An address the relay calls dead at once is as dead as one that bounces later. With the last outcomes the claim is
+    given back.
     """
-    finish(connection, claim_id, outcomes)
+    finish(connection, claim_id, outcomes, last=last)
     out = [outcome.message_id for outcome in outcomes if outcome.ending in _PERHAPS_OUT]
     settle_early_words(connection, out)
     touch_recipients(connection, out)

@@ -21,6 +21,7 @@ from store.ledger import (
     abandoned,
     addresses,
     lease_over,
+    release,
     sending_ids,
 )
 from store.types import database_now
@@ -90,7 +91,8 @@ def _settle(
             )
             for m in sending
         ]
-        write_outcomes(connection, claim.id, outcomes)
+        write_outcomes(connection, claim.id, outcomes, last=False)
+        release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_RECOVERY_COMMIT)
     faultpoint(FaultPoint.AFTER_RECOVERY_COMMIT)
     recorder.close(remove=True)
@@ -110,7 +112,8 @@ def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
         outcomes = [
             Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words, address=to.get(m, "")) for m in doubtful
         ]
-        write_outcomes(connection, claim.id, outcomes)
+        write_outcomes(connection, claim.id, outcomes, last=False)
+        release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_BLIND_COMMIT)
     log.warning("chunk_recovered_blind", claim=claim.id, in_doubt=len(doubtful))
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import Engine, select, update
 
 from kernel.vocabulary import FailReason, SkipReason
@@ -13,6 +14,7 @@ from store.ledger import (
     Claim,
     Ending,
     Outcome,
+    UnsettledMessages,
     abandoned,
     claim,
     close_lane,
@@ -25,6 +27,7 @@ from store.ledger import (
     postpone,
     release,
     renew,
+    sending_ids,
     skip,
 )
 from store.tables import campaigns, claims, messages
@@ -101,7 +104,7 @@ def test_every_ending_is_written_and_the_claim_given_back(engine: Engine) -> Non
         skip(connection, mine.id, {ids[0]: SkipReason.NO_CONSENT}, NOW)
         fail(connection, mine.id, {ids[1]: (FailReason.TEMPLATE_ERROR, "boom")}, NOW)
         postpone(connection, mine.id, {ids[2]: later})
-        assert mark_sending(connection, mine.id) == set(ids[3:])
+        assert mark_sending(connection, mine.id)
     with writing(engine) as connection:
         finish(
             connection,
@@ -143,7 +146,7 @@ def test_a_worker_whose_lease_ran_out_may_not_begin_to_send(engine: Engine) -> N
     seed_messages(engine, 2)
     mine = taken(engine, lease=timedelta(0))
     with writing(engine) as connection:
-        assert mark_sending(connection, mine.id) == set()
+        assert not mark_sending(connection, mine.id)
     assert states(engine) == {"claimed": 2}
 
 
@@ -156,14 +159,31 @@ def test_a_worker_that_lost_its_claim_writes_nothing(engine: Engine) -> None:
     new = taken(engine)
     assert new.id != old.id
     with writing(engine) as connection:
-        assert mark_sending(connection, old.id) == set()
-        assert mark_sending(connection, new.id) == {message_id}
+        assert not mark_sending(connection, old.id)
+        assert mark_sending(connection, new.id)
         finish(connection, old.id, [outcome(message_id, Ending.ACCEPTED)])
         assert renew(connection, old.id, MINUTE) is None
-    assert states(engine) == {"sending": 1}
+    assert states(engine) == {"claimed": 1}
     with writing(engine) as connection:
         finish(connection, new.id, [outcome(message_id, Ending.REFUSED)])
     assert states(engine) == {"failed": 1}
+
+
+def test_a_claim_is_not_given_back_with_messages_nobody_spoke_of(engine: Engine) -> None:
+    seed_messages(engine, 2)
+    mine = taken(engine)
+    first, second = (message.id for message in mine.messages)
+    with writing(engine) as connection:
+        assert mark_sending(connection, mine.id)
+        assert sending_ids(connection, mine.id) == {first, second}
+        finish(connection, mine.id, [outcome(first, Ending.ACCEPTED)], last=False)
+    with pytest.raises(UnsettledMessages), writing(engine) as connection:
+        finish(connection, mine.id, [])
+    with writing(engine) as connection:
+        assert sending_ids(connection, mine.id) == {second}
+        finish(connection, mine.id, [outcome(second, Ending.IN_DOUBT)])
+        assert connection.execute(select(claims)).all() == []
+    assert states(engine) == {"sent": 1, "in_doubt": 1}
 
 
 def test_fencing_tokens_are_never_used_again(engine: Engine) -> None:

@@ -53,12 +53,10 @@ def upsert(
         for at in documents:
             values[at] = _merged(old[1][at] if old else {}, values[at])
         if old is None:
-            fresh.append(
-                (key, *(json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else v for v in values), *extra)
-            )
+            fresh.append((key, *map(_as_text, values), *extra))
         elif tuple(values) != old[1]:
             changed.add(key)
-            altered.append((old[0], *values, *extra))
+            altered.append((old[0], *map(_as_text, values), *extra))
     written = [*columns, *(stamp or {})]
     before = owners(connection, table, (row[0] for row in altered))
     insert_rows(connection, table, ["external_id", *written], fresh)
@@ -98,3 +96,7 @@ def _comparable(table: Table, name: str) -> Any:
 def _merged(old: dict[str, Any] | None, new: dict[str, Any] | None) -> dict[str, Any]:
     """Return the document with the source's own keys replaced; an empty cell takes its key away."""
     return {key: value for key, value in ((old or {}) | (new or {})).items() if value is not None}
+
+
+def _as_text(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value

@@ -43,6 +43,7 @@ from campaigns.versions import PinnedCampaign
 from kernel.vocabulary import Channel, ConsentStatus, SkipReason, Subject
 from segments.compiler import members
 from store.sql import in_slices
+from store.standing import standing
 from store.tables import accounts, consents, contacts, profiles, suppressions
 from store.types import Id
 
@@ -199,7 +200,7 @@ def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> An
             preference.label("preference"),
             zone.label("zone"),
             profiles.c.rfm_segment,
-            case((_reachable(pinned), 0), else_=1).label("unreachable"),
+            case((_reachable(pinned, as_of), 0), else_=1).label("unreachable"),
         )
         .join(first, first.c.contact_id == contacts.c.id)
         .join(accounts, accounts.c.id == contacts.c.account_id, isouter=True)
@@ -214,7 +215,7 @@ def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> An
     return query.subquery("candidates")
 
 
-def _reachable(pinned: PinnedCampaign) -> ColumnElement[bool]:
+def _reachable(pinned: PinnedCampaign, now: datetime) -> ColumnElement[bool]:
     """Return whether a contact has address and consent for a channel of the steps, and is not suppressed on it.
 
     Asked again of everybody when messages are claimed; here it only decides who speaks for an account.
@@ -231,7 +232,9 @@ def _reachable(pinned: PinnedCampaign) -> ColumnElement[bool]:
             consents.c.channel == channel.value,
             consents.c.status == ConsentStatus.GRANTED.value,
         )
-        suppressed = exists().where(suppressions.c.channel == channel.value, suppressions.c.address == comparable)
+        suppressed = exists().where(
+            suppressions.c.channel == channel.value, suppressions.c.address == comparable, standing(now)
+        )
         ways.append(and_(address.is_not(None), consented, ~suppressed))
     return or_(*ways)
 

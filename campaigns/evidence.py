@@ -16,6 +16,7 @@ from kernel.clock import to_ms
 from kernel.quantities import parse_duration, to_minor
 from kernel.vocabulary import ACCEPTED_STATES, Channel, GoalKind, MessageState, OrderKind, TouchKind, Verdict
 from store.message_facts import comparable_address
+from store.standing import standing
 from store.tables import (
     contacts,
     enrollments,
@@ -37,7 +38,7 @@ _ON_ITS_WAY = (MessageState.CLAIMED, MessageState.SENDING)
 def gather(connection: Connection, cases: Sequence[Case], *, now: datetime) -> Evidence:
     """Return the evidence for the cases, as of now; messages of the chunk itself are no evidence."""
     return Evidence(
-        suppressed=_suppressed(connection, cases),
+        suppressed=_suppressed(connection, cases, now),
         converted=_converted(connection, cases, now),
         touched=_touched(connection, cases),
         taken=_taken(connection, cases),
@@ -45,12 +46,12 @@ def gather(connection: Connection, cases: Sequence[Case], *, now: datetime) -> E
     )
 
 
-def _suppressed(connection: Connection, cases: Sequence[Case]) -> set[tuple[str, str]]:
+def _suppressed(connection: Connection, cases: Sequence[Case], now: datetime) -> set[tuple[str, str]]:
     keys = sorted({case.key for case in cases if case.key})
     if not keys:
         return set()
     query = select(suppressions.c.channel, suppressions.c.address).where(
-        suppressions.c.channel.in_(list(Channel)), suppressions.c.address.in_(keys)
+        suppressions.c.channel.in_(list(Channel)), suppressions.c.address.in_(keys), standing(now)
     )
     return {(channel, address) for channel, address in connection.execute(query)}
 

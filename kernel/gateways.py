@@ -31,21 +31,6 @@ class SmtpGateway(Strict):
         return Channel.EMAIL
 
 
-class HttpWay(Strict):
-    """What every SMS provider over HTTP has."""
-
-    timeout: DurationText = "30s"
-    concurrency: int = Field(default=32, ge=1, le=1000, description="Requests under way at once, in each process.")
-    ca_file: str | None = Field(default=None, description="Certificates to trust beside the system's.")
-    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
-    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
-    rate: RateText | None = None
-
-    @property
-    def channel(self) -> Channel:
-        return Channel.SMS
-
-
 class HttpReply(Strict):
     """How an HTTP gateway's answer is read; `accepted` and the others list values of the field `status`."""
 
@@ -69,7 +54,7 @@ class HttpReceipt(Strict):
     text: str = "text"
 
 
-class HttpGateway(HttpWay):
+class HttpGateway(Strict):
     """A generic HTTP SMS gateway. Values may hold {to} {from} {text} {ref} {parts} {receipt_url}."""
 
     type: Literal["http"]
@@ -84,9 +69,17 @@ class HttpGateway(HttpWay):
     sender: str = ""
     reply: HttpReply = HttpReply()
     receipt: HttpReceipt = HttpReceipt()
+    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
+    timeout: DurationText = "30s"
+    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
 
 
-class KannelGateway(HttpWay):
+class KannelGateway(Strict):
     type: Literal["kannel"]
     url: str
     username: str
@@ -94,6 +87,14 @@ class KannelGateway(HttpWay):
     sender: str = ""
     smsc: str | None = None
     dlr_mask: int = Field(default=31, ge=0, le=31)
+    callback_token: SecretStr | None = None
+    timeout: DurationText = "30s"
+    price: str | None = None
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
 
 
 Gateway = Annotated[SmtpGateway | HttpGateway | KannelGateway, Field(discriminator="type")]

@@ -207,6 +207,21 @@ class InboundSettings(Strict):
     maildirs: list[str] = Field(default=[])
 
 
+class BounceRule(Strict):
+    """After how many bounces that may pass an address is left alone, and for how long."""
+
+    bounces: int = Field(default=3, ge=1)
+    within: DurationText = Field(default="14d", description="The bounces lie no further apart than this.")
+    pause: DurationText = Field(default="30d", description="Counted from the last of them.")
+
+
+class SuppressionSettings(Strict):
+    """Suppressions that end by themselves; a hard bounce, a complaint and a person's word do not."""
+
+    soft: BounceRule = BounceRule()
+    full: BounceRule = Field(default=BounceRule(), description="Of mailboxes that are full; counted by itself.")
+
+
 class Settings(Strict):
     """What carillon.yaml may say."""
 
@@ -224,6 +239,7 @@ class Settings(Strict):
     warehouse: WarehouseSettings | None = Field(default=None, description="Orders that live elsewhere.")
     web: WebSettings = WebSettings()
     inbound: InboundSettings = InboundSettings()
+    suppression: SuppressionSettings = SuppressionSettings()
     label: str = Field(default="", description="Shown on top of every report, as 'Simulated customers'.")
     report_gateway: Name | None = Field(default=None, description="E-mail gateway for reports; default: the first.")
 

@@ -103,6 +103,7 @@ class MessageEventKind(StrEnum):
     UNDELIVERED = "undelivered"
     BOUNCED = "bounced"
     SOFT_BOUNCED = "soft_bounced"
+    MAILBOX_FULL = "mailbox_full"
     BLOCKED = "blocked"
     DELAYED = "delayed"
     COMPLAINED = "complained"
@@ -112,11 +113,22 @@ class MessageEventKind(StrEnum):
 
 
 class SuppressionReason(StrEnum):
+    """Why an address is not sent to; the last two end by themselves."""
+
     UNSUBSCRIBE = "unsubscribe"
     HARD_BOUNCE = "hard_bounce"
     COMPLAINT = "complaint"
     STOP = "stop"
     MANUAL = "manual"
+    SOFT_BOUNCE = "soft_bounce"
+    MAILBOX_FULL = "mailbox_full"
+
+
+class SuppressionAction(StrEnum):
+    """What a word about a suppression does."""
+
+    ADDED = "added"
+    LIFTED = "lifted"
 
 
 class ConsentStatus(StrEnum):

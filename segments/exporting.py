@@ -22,6 +22,7 @@ from segments.export_layouts.layout import Layout, Person, plain_email, plain_ph
 from store.engine import reading, writing
 from store.message_facts import comparable_address
 from store.sql import in_slices, insert_into
+from store.standing import standing
 from store.tables import accounts, consents, contacts, exported_addresses, suppressions
 
 LAYOUTS: dict[str, Layout] = {one.LAYOUT.name: one.LAYOUT for one in (google_customer_match, meta, generic)}
@@ -203,7 +204,7 @@ def _gathered(
     seen: set[str] = set()
     entries = []
     for rows in connection.execute(_people(chosen, of_accounts)).partitions(_CHUNK):
-        suppressed = _suppressed(connection, rows)
+        suppressed = _suppressed(connection, rows, now)
         for row in rows:
             entry = _entry(row, layout, suppressed, policy, seen, count)
             if entry:
@@ -253,13 +254,13 @@ def _people(chosen: Select[int], of_accounts: bool) -> Select[Any]:
     )
 
 
-def _suppressed(connection: Connection, rows: Sequence[Row[Any]]) -> set[tuple[str, str]]:
+def _suppressed(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> set[tuple[str, str]]:
     """Return the kinds and addresses, in comparable form, that are suppressed for any reason."""
     found = set()
     for kind, channel in _CHANNELS.items():
         keys = {comparable_address(channel, getattr(row, kind)) for row in rows if getattr(row, kind)}
         query = select(suppressions.c.address).where(
-            suppressions.c.channel == channel.value, suppressions.c.address.in_(keys)
+            suppressions.c.channel == channel.value, suppressions.c.address.in_(keys), standing(now)
         )
         found |= {(kind, address) for address in connection.execute(query).scalars()}
     return found

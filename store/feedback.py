@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, case, func, literal, or_, select, type_coerce, update
+from sqlalchemy import BigInteger, Connection, case, func, literal, or_, select, type_coerce, update
 
 from kernel.vocabulary import (
     Channel,
@@ -24,9 +24,11 @@ from kernel.vocabulary import (
 )
 from store.changes import touch, touch_recipients
 from store.ingest.bulk import among
-from store.message_facts import comparable_address, contacts_with, message_fact
+from store.message_facts import contacts_with, message_fact
+from store.plain_text import clean_text
 from store.sql import in_slices, insert_into
-from store.tables import consent_events, consents, message_events, messages, suppressions, touches
+from store.suppressions import SIGNS_OF_LIFE, revive, revive_by_consent, suppress
+from store.tables import consent_events, consents, message_events, messages, touches
 from store.types import Instant
 
 _RANKS: tuple[MessageState, ...] = (
@@ -43,6 +45,7 @@ _STATE_OF: dict[MessageEventKind, MessageState] = {
     MessageEventKind.UNDELIVERED: MessageState.BOUNCED,
     MessageEventKind.BOUNCED: MessageState.BOUNCED,
     MessageEventKind.SOFT_BOUNCED: MessageState.BOUNCED,
+    MessageEventKind.MAILBOX_FULL: MessageState.BOUNCED,
     MessageEventKind.BLOCKED: MessageState.BOUNCED,
     MessageEventKind.COMPLAINED: MessageState.COMPLAINED,
     MessageEventKind.DELAYED: MessageState.SENT,
@@ -50,15 +53,6 @@ _STATE_OF: dict[MessageEventKind, MessageState] = {
     MessageEventKind.REPLIED: MessageState.SENT,
 }
 """The least state an event proves; `unclassified` proves nothing."""
-
-_WEIGHTS: dict[SuppressionReason, int] = {
-    SuppressionReason.UNSUBSCRIBE: 1,
-    SuppressionReason.STOP: 2,
-    SuppressionReason.HARD_BOUNCE: 3,
-    SuppressionReason.COMPLAINT: 4,
-    SuppressionReason.MANUAL: 5,
-}
-"""Where one address is suppressed for several reasons the heaviest stays: what arrives first does not matter."""
 
 ACCEPTANCE_UNKNOWN = "acceptance_unknown"
 TOO_SOON = "too_soon"
@@ -68,16 +62,16 @@ TOO_SOON_WITHIN = timedelta(seconds=1.5)
 """Between acceptance by the relay and a click a person must get the mail, open, read and press. Collie's published
 value; a person behind an instant push is slower, security gateways that test links before delivery are faster."""
 
-LIFTABLE = (SuppressionReason.UNSUBSCRIBE, SuppressionReason.STOP)
+LIFTABLE = (
+    SuppressionReason.UNSUBSCRIBE,
+    SuppressionReason.STOP,
+    SuppressionReason.SOFT_BOUNCE,
+    SuppressionReason.MAILBOX_FULL,
+)
 """Reasons the person may take back; a hard bounce, a complaint or an operator's word stays."""
 
 OWN_WORD_SOURCES = ("preference page", "sms START")
 """What a consent's source begins with where the person gave it themselves."""
-
-
-def clean_text(value: str, limit: int) -> str:
-    """Return text any database takes: at most `limit` characters, without NUL and lone surrogates."""
-    return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")[:limit]
 
 
 def record_touch(
@@ -110,6 +104,8 @@ def record_touch(
         .returning(touches.c.id)
     ).scalar_one()
     _settle_doubt(connection, message_id, at)
+    if verdict is Verdict.HUMAN and kind is not TouchKind.PAGE:
+        revive(connection, [message_id], at)
     touch_recipients(connection, [message_id])
     return touch_id
 
@@ -154,6 +150,8 @@ def record_message_event(
     target = _STATE_OF.get(kind)
     if target is not None:
         _climb(connection, message_id, target, at)
+    if kind in SIGNS_OF_LIFE:
+        revive(connection, [message_id], at)
     touch_recipients(connection, [message_id])
     return new is not None
 
@@ -211,48 +209,6 @@ def settle_doubts(connection: Connection, message_ids: Sequence[int]) -> None:
             _settle_doubt(connection, message_id, first)
 
 
-def suppress(
-    connection: Connection,
-    *,
-    channel: Channel,
-    address: str,
-    reason: SuppressionReason,
-    at: datetime,
-    message_id: int | None = None,
-    detail: str = "",
-) -> None:
-    """Never send to this address again on this channel; repeating it, or for a lighter reason, changes nothing."""
-    insert = insert_into(connection, suppressions).values(
-        channel=channel,
-        address=comparable_address(channel, address),
-        reason=reason,
-        at=at,
-        message_id=message_id,
-        detail=clean_text(detail, 1000),
-    )
-    new, old = insert.excluded, suppressions.c
-    heavier = _weight_of(old.reason) < _WEIGHTS[reason]
-    earlier = (old.reason == reason) & (new["at"] < old["at"])
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=[old.channel, old.address],
-            set_={"reason": new.reason, "at": new["at"], "message_id": new.message_id, "detail": new.detail},
-            where=or_(heavier, earlier),
-        )
-    )
-
-
-def lift(connection: Connection, *, channel: Channel, address: str, reasons: Sequence[SuppressionReason]) -> None:
-    """Remove a suppression the person has taken back; one of another reason stays."""
-    connection.execute(
-        suppressions.delete().where(
-            suppressions.c.channel == channel,
-            suppressions.c.address == comparable_address(channel, address),
-            suppressions.c.reason.in_(reasons),
-        )
-    )
-
-
 def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: str) -> None:
     """Take the consent back that a message was sent under, and suppress the address it went to.
 
@@ -267,8 +223,8 @@ def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: s
     fact = message_fact(connection, message_id)
     if fact is None:
         return
-    record_message_event(connection, key=key, message_id=message_id, kind=MessageEventKind.UNSUBSCRIBED, at=at)
-    set_consent(
+    new = record_message_event(connection, key=key, message_id=message_id, kind=MessageEventKind.UNSUBSCRIBED, at=at)
+    changed = set_consent(
         connection,
         contact_id=fact.contact_id,
         channel=fact.channel,
@@ -276,7 +232,8 @@ def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: s
         at=at,
         source=f"unsubscribe:message {message_id}",
     )
-    if fact.address:
+    # Pressed again and again it is one word: a stranger with a link must not fill the table of evidence.
+    if fact.address and (new or changed):
         suppress(
             connection,
             channel=fact.channel,
@@ -334,6 +291,8 @@ def set_consent(
             set_={"status": new.status, "at": new["at"], "source": new.source},
         )
     )
+    if status is ConsentStatus.GRANTED:
+        revive_by_consent(connection, contact_id, channel, at)
     return True
 
 
@@ -386,7 +345,3 @@ def _climb(connection: Connection, message_id: int, target: MessageState, at: da
         connection.execute(
             update(messages).where(here, messages.c.state == target, messages.c.ended_at > at).values(ended_at=at)
         )
-
-
-def _weight_of(reason: ColumnElement[str]) -> ColumnElement[int]:
-    return case({name.value: weight for name, weight in _WEIGHTS.items()}, value=reason, else_=0)

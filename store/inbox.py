@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from store.feedback import clean_text
+from store.plain_text import clean_text
 from store.sql import insert_into
 from store.tables import inbox
 

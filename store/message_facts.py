@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select
 
 from kernel.vocabulary import Channel, ConsentStatus, MessageState, SuppressionReason, TouchKind, Verdict
+from store.standing import standing
 from store.tables import consents, contacts, messages, suppressions, touches
 
 
@@ -30,12 +31,12 @@ class TouchFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelChoice:
-    """How one contact stands to one channel. `suppressed` is the reason its address is suppressed for, if it is."""
+    """How one contact stands to one channel. `suppressed` are the reasons its address is suppressed for."""
 
     channel: Channel
     address: str
     granted: bool
-    suppressed: SuppressionReason | None
+    suppressed: frozenset[SuppressionReason]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def last_message_to(connection: Connection, *, channel: Channel, address: str) -
     return _as_message_fact(row) if row else None
 
 
-def channel_choices(connection: Connection, contact_id: int) -> list[ChannelChoice]:
+def channel_choices(connection: Connection, contact_id: int, *, now: datetime) -> list[ChannelChoice]:
     """Return how a contact stands to each channel it has an address for."""
     row = connection.execute(select(contacts.c.email, contacts.c.phone).where(contacts.c.id == contact_id)).one()
     granted = set(
@@ -96,18 +97,19 @@ def channel_choices(connection: Connection, contact_id: int) -> list[ChannelChoi
     for channel, address in ((Channel.EMAIL, row.email), (Channel.SMS, row.phone)):
         if not address:
             continue
-        reason = connection.execute(
+        reasons = connection.execute(
             select(suppressions.c.reason).where(
                 suppressions.c.channel == channel,
                 suppressions.c.address == comparable_address(channel, address),
+                standing(now),
             )
-        ).scalar_one_or_none()
+        ).scalars()
         choices.append(
             ChannelChoice(
                 channel=channel,
                 address=address,
                 granted=channel in granted,
-                suppressed=SuppressionReason(reason) if reason else None,
+                suppressed=frozenset(SuppressionReason(reason) for reason in reasons),
             )
         )
     return choices

@@ -110,10 +110,33 @@ suppressions = Table(
     metadata,
     Column("channel", Text, primary_key=True),
     Column("address", Text, primary_key=True, comment="e-mail in lower case, or E.164"),
-    Column("reason", Text, nullable=False),
-    Column("at", Instant, nullable=False),
+    Column("reason", Text, primary_key=True, comment="each reason stands and is lifted by itself"),
+    Column("at", Instant, nullable=False, comment="since when; of a hard bounce the latest"),
+    Column("expires_at", Instant, comment="no longer holds from then on; null: for ever"),
+    Column(
+        "counted_from", Instant, comment="the first of the soft bounces that led to it; a sign of life later lifts it"
+    ),
     Column("message_id", Id, comment="the message that led to it, if any"),
     Column("detail", Text, nullable=False, server_default=""),
+    comment="what stands now; readers ask store.standing whether it still holds",
+)
+
+suppression_words = Table(
+    "suppression_words",
+    metadata,
+    _id(),
+    Column("key", Text, nullable=False, unique=True, comment="makes replays harmless"),
+    Column("channel", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("action", Text, nullable=False, comment="added or lifted"),
+    Column("at", Instant, nullable=False),
+    Column("expires_at", Instant, comment="of one added for a time"),
+    Column("said_by", Text, nullable=False, server_default="", comment="who or what said so"),
+    Column("message_id", Id, comment="the message that led to it, if any"),
+    Column("detail", Text, nullable=False, server_default=""),
+    Index(None, "channel", "address"),
+    comment="every word that added or lifted a suppression, as evidence",
 )
 
 products = Table(
@@ -430,13 +453,6 @@ messages = Table(
         server_default="0",
         comment="tries that reached the gateway and were put off",
     ),
-    Column(
-        "resends",
-        Integer,
-        nullable=False,
-        server_default="0",
-        comment="times it was sent again while in doubt: so many copies more may have been accepted",
-    ),
     Column("claim_id", Id, comment="fencing token: only its holder may write"),
     Column("address", Text, comment="where it was sent"),
     Column("parts", Integer, comment="SMS parts"),
@@ -480,30 +496,6 @@ messages = Table(
     ),
     CheckConstraint("(state IN ('claimed', 'sending')) = (claim_id IS NOT NULL)", name="claimed_has_token"),
     comment="the ledger: one row per planned message; rows never vanish",
-)
-
-message_attempts = Table(
-    "message_attempts",
-    metadata,
-    Column("message_id", Id, ForeignKey("messages.id"), primary_key=True),
-    Column("number", Integer, primary_key=True, comment="counts from 1 per message"),
-    Column("at", Instant, nullable=False, comment="when the gateway answered, or was last heard of"),
-    Column("lane", Text, nullable=False),
-    Column("claim_id", Id, comment="the claim it was made under; null: made before attempts were kept"),
-    Column("ending", Text, nullable=False, comment="accepted, refused, deferred or in_doubt"),
-    Column("code", Integer, nullable=False, comment="SMTP or HTTP code; 0: none came"),
-    Column("enhanced", Text, nullable=False, comment='RFC 3463 code, as 4.2.2; "" where the gateway gave none'),
-    Column("reply", Text, nullable=False, comment="the gateway's words"),
-    Column("retry_at", Instant, comment="when a deferred one was to be tried again"),
-    Column("recovered", Boolean, nullable=False, comment="told by the flight recorder: its worker was gone"),
-    Index(
-        "ix_message_attempts_in_doubt",
-        "at",
-        sqlite_where=text("ending = 'in_doubt'"),
-        postgresql_where=text("ending = 'in_doubt'"),
-    ),
-    comment="every try but a plain acceptance, of which the message's own row tells all",
-    sqlite_with_rowid=False,
 )
 
 claims = Table(

@@ -46,7 +46,6 @@ def seed_messages(
     address: str = "user{n}@customer.example",
     spec: dict[str, Any] | None = None,
     name: str = "hello",
-    channel: str = "email",
 ) -> int:
     """Plan `count` messages of one run, due now, and return the run's id."""
     due_at = due_at or datetime.now(UTC) - timedelta(seconds=1)
@@ -60,7 +59,7 @@ def seed_messages(
         planned = {
             "run_id": run_id,
             "step": 1,
-            "channel": channel,
+            "channel": "email",
             "lane": lane,
             "state": MessageState.PLANNED,
             "planned_for": due_at,

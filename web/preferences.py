@@ -13,8 +13,10 @@ from starlette.responses import PlainTextResponse, Response
 
 from kernel.signing import Purpose
 from kernel.vocabulary import Channel, ConsentStatus, SuppressionReason, TouchKind
-from store.feedback import LIFTABLE, OWN_WORD_SOURCES, lift, set_consent, suppress, unsubscribe
+from store.feedback import LIFTABLE, OWN_WORD_SOURCES, set_consent, unsubscribe
 from store.message_facts import ChannelChoice, channel_choices, message_fact
+from store.standing import WEIGHTS
+from store.suppressions import lift, suppress
 from web.hits import record
 from web.rendering import not_found, page, unavailable
 from web.service import Service, service_of
@@ -85,7 +87,7 @@ async def preference_page(request: Request) -> Response:
         return not_found(service)
     await record(request, message_id, TouchKind.PAGE, None)
     try:
-        choices = await service.read(lambda connection: _choices(connection, message_id))
+        choices = await service.read(lambda connection: _choices(connection, message_id, service.now()))
     except WriterBusy:
         return unavailable(service)
     return not_found(service) if choices is None else _preferences(service, choices, saved=False)
@@ -113,22 +115,23 @@ def _save(
     message = message_fact(connection, message_id)
     if message is None:
         return None
-    for choice in channel_choices(connection, message.contact_id):
-        if choice.suppressed and choice.suppressed not in LIFTABLE:
+    source = f"{_SOURCE}:message {message_id}"
+    for choice in channel_choices(connection, message.contact_id, now=at):
+        if not choice.suppressed.issubset(LIFTABLE):
             continue
         wanted = choice.channel in form
-        set_consent(
+        changed = set_consent(
             connection,
             contact_id=message.contact_id,
             channel=choice.channel,
             status=ConsentStatus.GRANTED if wanted else ConsentStatus.WITHDRAWN,
             at=at,
-            source=f"{_SOURCE}:message {message_id}",
+            source=source,
             wording=f"{service.settings.brand.name} sends me marketing messages by {_LABELS[choice.channel]}",
         )
         if wanted:
-            lift(connection, channel=choice.channel, address=choice.address, reasons=LIFTABLE)
-        else:
+            lift(connection, channel=choice.channel, address=choice.address, reasons=LIFTABLE, at=at, by=source)
+        elif changed or not choice.suppressed:
             suppress(
                 connection,
                 channel=choice.channel,
@@ -136,13 +139,14 @@ def _save(
                 reason=SuppressionReason.UNSUBSCRIBE,
                 at=at,
                 message_id=message_id,
+                by=source,
             )
-    return channel_choices(connection, message.contact_id)
+    return channel_choices(connection, message.contact_id, now=at)
 
 
-def _choices(connection: Connection, message_id: int) -> list[ChannelChoice] | None:
+def _choices(connection: Connection, message_id: int, now: datetime) -> list[ChannelChoice] | None:
     message = message_fact(connection, message_id)
-    return channel_choices(connection, message.contact_id) if message else None
+    return channel_choices(connection, message.contact_id, now=now) if message else None
 
 
 def _preferences(service: Service, choices: list[ChannelChoice], *, saved: bool) -> Response:
@@ -150,8 +154,8 @@ def _preferences(service: Service, choices: list[ChannelChoice], *, saved: bool)
         _Shown(
             channel=choice.channel,
             label=_LABELS[choice.channel],
-            receives=choice.granted and choice.suppressed is None,
-            blocked=_WHY_NOT.get(choice.suppressed, "") if choice.suppressed else "",
+            receives=choice.granted and not choice.suppressed,
+            blocked=_WHY_NOT.get(max(choice.suppressed, key=WEIGHTS.__getitem__), "") if choice.suppressed else "",
         )
         for choice in choices
     ]

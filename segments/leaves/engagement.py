@@ -35,6 +35,7 @@ Measure = Literal["count", "days_since_first", "days_since_last"]
 BOUNCES = (
     MessageEventKind.BOUNCED,
     MessageEventKind.SOFT_BOUNCED,
+    MessageEventKind.MAILBOX_FULL,
     MessageEventKind.BLOCKED,
     MessageEventKind.UNDELIVERED,
 )

@@ -118,9 +118,8 @@ def test_a_gateway_that_closes_leaves_the_rest_untouched(rig: Rig) -> None:
         rig.channel.deliver(
             [rig.parcel("accept", 0), rig.parcel("down", 1), rig.parcel("accept", 2)], flight, lambda: True
         )
-    # A channel with many under way may have had the third out by then; whatever it was not told of was not sent.
-    assert flight.endings in ({0: "accepted"}, {0: "accepted", 2: "accepted"})
-    assert set(flight.committed) - set(flight.retracted) == flight.endings.keys()
+    assert flight.endings == {0: "accepted"}
+    assert set(flight.committed) - set(flight.retracted) == {0}
 
 
 def test_an_answer_lost_after_the_last_byte_is_unknown_and_nothing_else_is(rig: Rig) -> None:
@@ -183,8 +182,7 @@ def test_kannel_is_told_the_alphabet_the_parts_were_counted_in() -> None:
         channel = kannel(stub.port)
         channel.deliver([sms("plain text, 1 part", 0), sms("coffee ☕", 1)], RememberingFlight(), lambda: True)
         channel.close()
-        told = {request["query"]["text"]: request["query"]["coding"] for request in stub.requests}
-        assert told == {"plain text, 1 part": "0", "coffee ☕": "2"}
+        assert [request["query"]["coding"] for request in stub.requests] == ["0", "2"]
 
 
 def test_a_sender_kannel_misses_closes_the_lane_and_fails_no_message() -> None:

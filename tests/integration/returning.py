@@ -24,6 +24,7 @@ from store.tables import (
     inbox,
     message_events,
     messages,
+    suppression_words,
     suppressions,
     touches,
 )
@@ -117,8 +118,9 @@ def everything(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
         touches.name: {"id"},
         message_events.name: {"id"},
         consent_events.name: {"id"},
+        suppression_words.name: {"id"},
     }
-    tables = (messages, message_events, touches, suppressions, consents, consent_events, inbox)
+    tables = (messages, message_events, touches, suppressions, suppression_words, consents, consent_events, inbox)
     return {
         table.name: rows(engine, table, *(c.name for c in table.c if c.name not in left_out.get(table.name, set())))
         for table in tables

@@ -19,7 +19,6 @@ from store.feedback import (
     set_consent,
     settle_doubts,
     settle_early_words,
-    suppress,
     unsubscribe,
     withdraw_address,
 )
@@ -172,41 +171,6 @@ def test_a_hits_text_cannot_break_the_database(engine: Engine) -> None:
     [(agent, ip)] = rows(engine, touches, "user_agent", "ip")
     assert agent.startswith("ab?c")
     assert (len(agent), len(ip)) == (500, 64)
-
-
-def test_of_several_reasons_the_heaviest_stays_whatever_comes_first(engine: Engine) -> None:
-    orders = list(itertools.permutations(SuppressionReason))
-    with writing(engine) as connection:
-        for number, order in enumerate(orders):
-            for reason in order:
-                suppress(
-                    connection,
-                    channel=Channel.EMAIL,
-                    address=f" Jo{number}@Customer.example",
-                    reason=reason,
-                    at=SENT_AT + timedelta(minutes=_minutes(reason)),
-                )
-    found = rows(engine, suppressions, "reason", "at")
-    assert len(found) == len(orders)
-    assert set(found) == {("manual", SENT_AT + timedelta(minutes=_minutes(SuppressionReason.MANUAL)))}
-    assert ("jo0@customer.example",) in rows(engine, suppressions, "address")
-
-
-def _minutes(reason: SuppressionReason) -> int:
-    return list(SuppressionReason).index(reason)
-
-
-def test_of_two_times_for_one_reason_the_earlier_stays(engine: Engine) -> None:
-    with writing(engine) as connection:
-        for minutes in (5, 3, 9):
-            suppress(
-                connection,
-                channel=Channel.SMS,
-                address="+447900000001",
-                reason=SuppressionReason.STOP,
-                at=SENT_AT + timedelta(minutes=minutes),
-            )
-    assert rows(engine, suppressions, "at") == [(SENT_AT + timedelta(minutes=3),)]
 
 
 def test_unsubscribing_takes_back_consent_and_suppresses_where_it_went(engine: Engine) -> None:

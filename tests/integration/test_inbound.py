@@ -26,7 +26,7 @@ from kernel.signing import Purpose, Signer
 from store.engine import open_database, reading, writing
 from store.inbox import BOUNCE_SOURCE, gateway_source, put
 from store.schema import installation, migrate
-from store.tables import consents, contacts, inbox, message_events, messages, suppressions
+from store.tables import consents, contacts, inbox, message_events, messages, suppression_words, suppressions
 from tests.integration.returning import (
     SECRETS,
     SENT_AT,
@@ -357,7 +357,8 @@ def test_a_message_id_alone_harms_nobody(engine: Engine, workspace: Workspace) -
     ("raw", "state", "event", "suppressed"),
     [
         (report(), "bounced", "bounced", "hard_bounce"),
-        (report(status="5.2.2", words="full"), "bounced", "soft_bounced", None),
+        (report(status="5.2.2", words="full"), "bounced", "mailbox_full", None),
+        (report(status="5.4.4", words="no route"), "bounced", "soft_bounced", None),
         (report(status="5.7.26", words="unauthenticated"), "bounced", "blocked", None),
         (report(action="delayed", status="4.4.1"), "sent", "delayed", None),
         (report(action="delivered", status="2.0.0", words="ok"), "delivered", "delivered", None),
@@ -600,14 +601,15 @@ def test_everything_twice_and_in_any_order_ends_the_same(engine: Engine, workspa
         ends.append(end)
         _reset(engine, before)
     assert ends[0] == ends[1] == ends[2]
-    assert len(ends[0]["suppressions"]) == 3 + 3
+    assert len(ends[0]["suppressions"]) == 3 + 1 + 3, "one of them bounced and complained: two reasons"
+    assert len(ends[0]["suppression_words"]) == len(ends[0]["suppressions"])
 
 
 def _reset(engine: Engine, before: dict[str, list[tuple[Any, ...]]]) -> None:
     from store.tables import consent_events
 
     with writing(engine) as connection:
-        for table in (message_events, suppressions, consent_events, inbox):
+        for table in (message_events, suppressions, suppression_words, consent_events, inbox):
             connection.execute(delete(table))
         connection.execute(update(messages).values(state="sent", ended_at=SENT_AT))
         at = before["consents"][0][3]

@@ -162,6 +162,8 @@ HEADINGS = {
     "WarehouseColumns": "columns",
     "WebSettings": "web",
     "InboundSettings": "inbound",
+    "SuppressionSettings": "suppression",
+    "BounceRule": "soft and full",
 }
 
 

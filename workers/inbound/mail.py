@@ -8,11 +8,13 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from kernel.ids import digest
+from kernel.settings import SuppressionSettings
 from kernel.signing import Purpose, Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
-from store.feedback import record_message_event, record_sent_evidence, set_consent, suppress
+from store.feedback import record_message_event, record_sent_evidence, set_consent
 from store.inbox import InboxRow, InboxState
 from store.message_facts import MessageFact, message_fact
+from store.suppressions import count_bounces, suppress
 from workers.inbound.bounces import BounceReport
 from workers.inbound.outcomes import Read, wait_for_outcome
 from workers.inbound.statuses import BounceKind
@@ -20,6 +22,7 @@ from workers.inbound.statuses import BounceKind
 _EVENTS: dict[BounceKind, MessageEventKind] = {
     BounceKind.HARD: MessageEventKind.BOUNCED,
     BounceKind.SOFT: MessageEventKind.SOFT_BOUNCED,
+    BounceKind.FULL: MessageEventKind.MAILBOX_FULL,
     BounceKind.BLOCKED: MessageEventKind.BLOCKED,
     BounceKind.DELAYED: MessageEventKind.DELAYED,
     BounceKind.DELIVERED: MessageEventKind.DELIVERED,
@@ -35,6 +38,7 @@ def record_mail(
     *,
     signer: Signer,
     installation: str,
+    settings: SuppressionSettings,
     now: datetime,
 ) -> Read:
     """Record every report of one piece of mail.
@@ -51,7 +55,7 @@ def record_mail(
             wait_for_outcome(message, received_at=row.received_at, now=now)
     for report, message in known:
         if message is not None:
-            _record(connection, row, report, message, unanimous=_all_hard(reports))
+            _record(connection, row, report, message, settings, unanimous=_all_hard(reports))
     unclear = all(report.kind is BounceKind.UNCLASSIFIED for report in reports)
     kinds = ", ".join(dict.fromkeys(report.kind.value for report in reports))
     return Read(
@@ -61,7 +65,13 @@ def record_mail(
 
 
 def _record(
-    connection: Connection, row: InboxRow, report: BounceReport, message: MessageFact, *, unanimous: bool
+    connection: Connection,
+    row: InboxRow,
+    report: BounceReport,
+    message: MessageFact,
+    settings: SuppressionSettings,
+    *,
+    unanimous: bool,
 ) -> None:
     at, detail = row.received_at, f"{report.status} {report.diagnostic}".strip()
     if report.kind is BounceKind.UNCLASSIFIED:
@@ -78,6 +88,7 @@ def _record(
         # One of several people behind an address is gone; the address itself is well.
         kind = MessageEventKind.SOFT_BOUNCED
     record_message_event(connection, key=f"{kind}:{message.id}", message_id=message.id, kind=kind, at=at, detail=detail)
+    count_bounces(connection, message, kind, settings)
     if kind is MessageEventKind.BOUNCED:
         _suppress(connection, message, SuppressionReason.HARD_BOUNCE, at, detail)
     elif kind is MessageEventKind.COMPLAINED:

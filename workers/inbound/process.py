@@ -42,7 +42,13 @@ class _Reader:
         if row.source == BOUNCE_SOURCE:
             reports = parse(row.body)
             return lambda connection: record_mail(
-                connection, row, reports, signer=self.signer, installation=self.installation, now=self.now
+                connection,
+                row,
+                reports,
+                signer=self.signer,
+                installation=self.installation,
+                settings=self.workspace.settings.suppression,
+                now=self.now,
             )
         gateway = self.workspace.settings.gateways.get(row.gateway or "")
         if row.meta.get("kind") == "inbound":

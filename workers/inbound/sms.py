@@ -13,7 +13,6 @@ from kernel.signing import Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
 from store.feedback import (
     OWN_WORD_SOURCES,
-    lift,
     record_message_event,
     record_sent_evidence,
     set_consent,
@@ -29,6 +28,7 @@ from store.message_facts import (
     message_fact,
     withdrawn_by,
 )
+from store.suppressions import lift
 from workers.inbound import http, kannel
 from workers.inbound.callbacks import CallbackError, IncomingSms, SmsReceipt
 from workers.inbound.outcomes import Read, wait_for_outcome
@@ -166,7 +166,8 @@ def _start(connection: Connection, number: str, text: str, at: datetime) -> str:
     ]
     if not granted:
         return "start, but nothing had been stopped by SMS"
-    lift(connection, channel=Channel.SMS, address=number, reasons=(SuppressionReason.STOP,))
+    reasons = (SuppressionReason.STOP,)
+    lift(connection, channel=Channel.SMS, address=number, reasons=reasons, at=at, by=_START_SOURCE)
     return "start"
 
 

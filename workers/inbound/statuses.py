@@ -15,6 +15,7 @@ class BounceKind(StrEnum):
 
     HARD = "hard"
     SOFT = "soft"
+    FULL = "full"
     BLOCKED = "blocked"
     DELAYED = "delayed"
     DELIVERED = "delivered"
@@ -33,6 +34,7 @@ _BY_CODE: dict[str, BounceKind] = {
     "5.1.6": BounceKind.HARD,  # mailbox has moved, no forwarding
     "5.1.10": BounceKind.HARD,  # null MX (RFC 7505)
     "5.2.1": BounceKind.HARD,  # mailbox disabled
+    "5.2.2": BounceKind.FULL,  # mailbox full
     "5.1.7": BounceKind.BLOCKED,  # the sender's address
     "5.1.8": BounceKind.BLOCKED,  # the sender's domain
     "5.2.3": BounceKind.BLOCKED,  # longer than the recipient allows
@@ -92,7 +94,7 @@ def classify_words(words: str) -> BounceKind | None:
     if _POLICY.search(words):
         return BounceKind.BLOCKED
     if _FULL.search(words):
-        return BounceKind.SOFT
+        return BounceKind.FULL
     if _NOBODY.search(words):
         return BounceKind.HARD
     return None

@@ -24,6 +24,8 @@ class SmtpGateway(Strict):
     timeout: DurationText = "60s"
     final_timeout: DurationText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
     messages_per_connection: int = Field(default=100, ge=1)
+    connections: int = Field(default=20, ge=1, le=1000, description="At most so many at once in each worker process.")
+    dsn: bool = Field(default=False, description="Ask for delivery status notifications where the relay offers DSN.")
     rate: RateText | None = None
 
     @property

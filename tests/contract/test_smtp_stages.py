@@ -93,7 +93,7 @@ def test_a_refused_sender_closes_the_lane() -> None:
 
 def test_one_connection_carries_many_messages_and_is_renewed_at_its_cap() -> None:
     with SinkServer(Sink()) as server:
-        channel = SmtpChannel(gateway(server.port, messages_per_connection=10))
+        channel = SmtpChannel(gateway(server.port, messages_per_connection=10, connections=1))
         flight = RememberingFlight()
         channel.deliver([mail(f"a+{i}@x.example", i) for i in range(25)], flight, lambda: True)
         channel.close()

@@ -1,0 +1,1 @@
+"""The SMTP engine: replies, meaning, envelopes, handshake and dialogue, all pure; and what carries them."""

@@ -1,0 +1,367 @@
+"""The connections of one gateway, and the letters they share out among themselves.
+
+All of it happens on the engine's thread. A timer looks after patience, four times a second, and only while there is
+something to look after: nothing here costs a timer, a task or a future per letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+
+from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError, TransientError
+from workers.channels.port import Receipt
+from workers.smtp.connection import CONNECT_S, Connection, Relay
+from workers.smtp.handshake import Terms
+from workers.smtp.letters import Batch, Letter
+from workers.smtp.meaning import Stage
+from workers.smtp.offers import Offers
+from workers.smtp.queueing import Waiting
+from workers.smtp.sizing import Sizing
+from workers.smtp.suspicion import Blame, Suspicion
+
+TICK_S = 0.25
+LETTERS_PER_CONNECTION = 8
+"""So many waiting letters are worth one more connection."""
+SLOW_S = 1.0
+"""A domain whose answer is awaited so long is slow."""
+RELEASE_S = 2.0
+"""A letter does not wait longer than this behind another's final dot."""
+PATIENCE_S = 5.0
+"""Once nothing else is left, stragglers are waited for so long."""
+ABANDON_S = 10.0
+"""After a batch was told to stop, answers before the final dot are waited for so long."""
+IDLE_S = 20.0
+
+Dial = Callable[[], Awaitable[Terms]]
+"""Returns the terms of a new connection; may read a fresh token."""
+
+
+class Pool:
+    """One gateway's connections. Implements workers.smtp.connection.Owner."""
+
+    def __init__(self, relay: Relay, dial: Dial, loop: asyncio.AbstractEventLoop) -> None:
+        self._relay = relay
+        self._dial = dial
+        self._loop = loop
+        self._sizing = Sizing(relay.connections)
+        self._suspicion = Suspicion()
+        self._waiting = Waiting()
+        self._waiting.share = max(1, self._sizing.target // 2)
+        self._connections: set[Connection] = set()
+        self._idle: set[Connection] = set()
+        self._openings: set[asyncio.Task[None]] = set()
+        self._batches: set[Batch] = set()
+        self._began_at: dict[Batch, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._shut = False
+        self._all_gone = asyncio.Event()
+
+    # --- for the caller's thread, by way of the loop ---------------------------------------------------------
+
+    def submit(self, batch: Batch) -> None:
+        """Take a batch; its `done` is set when it is decided, or only stragglers are left of it."""
+        self._batches.add(batch)
+        self._began_at[batch] = self._loop.time()
+        self._waiting.add(batch)
+        self._review(batch)
+        self._wake()
+
+    def stop(self, batch: Batch) -> None:
+        """Begin no more of a batch's letters; those under way go on."""
+        if batch.stopped_at is not None or batch not in self._batches:
+            return
+        now = batch.stopped_at = self._loop.time()
+        if batch.waiting == len(batch.letters) and not self._working() and now - self._began_at[batch] >= PATIENCE_S:
+            batch.fail(GatewayDown(f"{self._relay.where}: no connection within {now - self._began_at[batch]:.0f} s"))
+        self._waiting.withdraw(batch)
+        self._review(batch)
+
+    async def probe(self) -> str:
+        """Connect, greet, encrypt and log in without sending; return the server's greeting. Raises GatewayDown."""
+        connection, offers = await self._connected()
+        connection.say_goodbye()
+        return offers.greeting
+
+    async def shut(self) -> None:
+        """End every connection: politely where nothing is under way; what is awaited stays unknown."""
+        self._shut = True
+        for task in list(self._openings):
+            task.cancel()
+        for batch in list(self._batches):
+            self.stop(batch)
+        for connection in list(self._connections):
+            if connection in self._idle:
+                connection.say_goodbye()
+            elif connection.dialogue is not None:
+                connection.dialogue.fail("this process stops waiting")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connections:
+            await self._all_gone.wait()
+
+    # --- Owner -----------------------------------------------------------------------------------------------
+
+    def take(self) -> Letter | None:
+        """See Owner."""
+        return self._waiting.take()
+
+    def accepted(self, letter: Letter, receipt: Receipt) -> None:
+        """See Owner."""
+        batch = letter.batch
+        batch.accepted(letter, receipt)
+        self._waiting.free(letter)
+        self._suspicion.cleared()
+        if not self._sizing.full and self._sizing.answered(self._loop.time()):
+            self._resized()
+        if not batch.left or batch.error is not None:
+            self._review(batch)
+
+    def decided(self, letter: Letter, error: PermanentError | TransientError | OutcomeUnknown) -> None:
+        """See Owner."""
+        letter.batch.decided(letter, error)
+        self._waiting.free(letter)
+        self._review(letter.batch)
+
+    def lost(self, connection: Connection, letter: Letter, reason: str) -> None:
+        """See Owner."""
+        self.decided(letter, OutcomeUnknown(reason))
+        self._count_loss(reason)
+
+    def returned(self, letter: Letter) -> None:
+        """See Owner."""
+        self._waiting.free(letter)
+        self._put_back(letter, first=True)
+
+    def troubled(self, connection: Connection, letter: Letter, down: GatewayDown, *, closing: bool) -> None:
+        """See Owner."""
+        self._waiting.free(letter)
+        if letter.batch not in self._batches:
+            # A straggler that was not taken after all: its batch has gone on without it.
+            letter.batch.decided(letter, TransientError(down.text, code=421 if closing else 0))
+            return
+        if not closing or down.lasting:
+            self._put_back(letter, first=True)
+            self._down(down)
+            return
+        alive = len(self._working()) - (connection in self._working())
+        blame = self._suspicion.closed(letter.key, others_live=alive > 0, others_wait=len(self._waiting) > 0)
+        if blame is Blame.LETTER:
+            letter.batch.decided(letter, TransientError(down.text, code=421))
+            self._review(letter.batch)
+            return
+        self._put_back(letter, first=False)
+        if blame is Blame.RELAY:
+            self._down(down)
+        elif alive:
+            self._shrink(alive)
+
+    def idle(self, connection: Connection) -> None:
+        """See Owner."""
+        connection.straggling = False
+        if connection.worn or self._shut or len(self._connections) > self._sizing.target:
+            connection.say_goodbye()
+            self._discard(connection)
+        else:
+            self._idle.add(connection)
+
+    def gone(self, connection: Connection) -> None:
+        """See Owner."""
+        self._connections.discard(connection)
+        self._idle.discard(connection)
+        if not self._connections:
+            self._all_gone.set()
+        self._wake()
+
+    # --- batches ---------------------------------------------------------------------------------------------
+
+    def _put_back(self, letter: Letter, *, first: bool) -> None:
+        batch = letter.batch
+        batch.returned(letter)
+        self._waiting.put_back(letter, first=first)
+        if batch.error is not None or batch.stopped_at is not None:
+            self._waiting.withdraw(batch)
+            self._review(batch)
+
+    def _review(self, batch: Batch) -> None:
+        """End a batch that has nothing left to be done, and take back what a failed one has waiting."""
+        if batch.error is not None:
+            self._waiting.withdraw(batch)
+        if not batch.left:
+            self._end(batch)
+
+    def _end(self, batch: Batch) -> None:
+        self._batches.discard(batch)
+        self._began_at.pop(batch, None)
+        batch.done.set()
+
+    def _down(self, down: GatewayDown) -> None:
+        """Tell every batch that the gateway refuses; what is under way elsewhere is still waited for."""
+        for batch in list(self._batches):
+            batch.fail(down)
+            self._review(batch)
+
+    def _count_loss(self, reason: str) -> None:
+        if self._suspicion.lost():
+            self._down(GatewayDown(f"{self._relay.where}: connections are lost again and again: {reason}"))
+
+    # --- connections -----------------------------------------------------------------------------------------
+
+    def _working(self) -> set[Connection]:
+        """Return the connections that can be counted on for what waits."""
+        return {connection for connection in self._connections if not (connection.closed or connection.straggling)}
+
+    def _wake(self) -> None:
+        """Put idle connections to work, and open as many more as the queue is worth and the relay bears."""
+        if self._shut:
+            return
+        for connection in list(self._idle):
+            if not self._waiting:
+                break
+            self._idle.discard(connection)
+            if connection.closed:
+                continue
+            connection.begin()
+        self._open_more()
+        if self._timer is None and (self._batches or self._connections):
+            self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    def _open_more(self) -> None:
+        if not self._waiting or self._shut or not self._sizing.open(self._loop.time()):
+            return
+        late = self._loop.time() - SLOW_S
+        working = self._working()
+        prompt = sum(connection.since > late or connection in self._idle for connection in working)
+        worth = -(-len(self._waiting) // LETTERS_PER_CONNECTION)
+        room = min(
+            worth - prompt, self._sizing.target - len(working), 2 * self._relay.connections - len(self._connections)
+        ) - len(self._openings)
+        for _ in range(room):
+            task = self._loop.create_task(self._open())
+            self._openings.add(task)
+            task.add_done_callback(self._openings.discard)
+
+    def _resized(self) -> None:
+        self._waiting.share = max(1, self._sizing.target // 2)
+        self._open_more()
+
+    def _shrink(self, alive: int) -> None:
+        self._sizing.refused(alive, self._loop.time())
+        self._waiting.share = max(1, self._sizing.target // 2)
+
+    async def _open(self) -> None:
+        try:
+            connection, offers = await self._connected()
+        except GatewayDown as down:
+            alive = len(self._working())
+            if alive:
+                self._shrink(alive)  # The others carry on: nobody is told.
+            elif len(self._openings) <= 1:
+                self._down(down)
+            return
+        self._connections.add(connection)
+        self._all_gone.clear()
+        connection.carry(offers)
+        if not connection.begin() and not connection.closed:
+            self._idle.add(connection)
+
+    async def _connected(self) -> tuple[Connection, Offers]:
+        """Return a connection that takes MAIL, with what the server offers. Raises GatewayDown."""
+        relay = self._relay
+        connection = Connection(relay, self, self._loop.time)
+        try:
+            terms = await self._dial()
+            async with asyncio.timeout(min(CONNECT_S, relay.timeout_s)):
+                implicit = terms.tls == "implicit"
+                await self._loop.create_connection(
+                    lambda: connection,
+                    relay.host,
+                    relay.port,
+                    ssl=relay.context if implicit else None,
+                    server_hostname=relay.host if implicit else None,
+                )
+            return connection, await connection.greet(terms)
+        except GatewayDown as down:
+            connection.hang_up()
+            raise GatewayDown(f"{relay.where}: {down.text}", lasting=down.lasting) from down
+        except TimeoutError as error:
+            connection.hang_up()
+            raise GatewayDown(f"{relay.where}: no connection within {CONNECT_S:g} s") from error
+        except ssl.SSLError as error:
+            connection.hang_up()
+            lasting = isinstance(error, ssl.SSLCertVerificationError)
+            raise GatewayDown(f"{relay.where}: TLS failed: {error}", lasting=lasting) from error
+        except OSError as error:
+            connection.hang_up()
+            raise GatewayDown(f"{relay.where}: {error}") from error
+        except asyncio.CancelledError:
+            connection.hang_up()
+            raise
+
+    def _discard(self, connection: Connection) -> None:
+        self._idle.discard(connection)
+        self._connections.discard(connection)
+
+    # --- patience --------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        slow: set[str] = set()
+        for connection in list(self._connections):
+            self._look_after(connection, now, slow)
+        self._waiting.slow = slow
+        for batch in list(self._batches):
+            self._look_for_stragglers(batch, now)
+        self._wake()
+
+    def _look_after(self, connection: Connection, now: float, slow: set[str]) -> None:
+        dialogue, silent_s = connection.dialogue, now - connection.since
+        if dialogue is None or connection.closed:
+            return
+        if connection in self._idle:
+            if silent_s >= IDLE_S or connection.worn:
+                connection.say_goodbye()
+                self._discard(connection)
+            return
+        letter = dialogue.flying or dialogue.letter
+        patience_s = self._relay.final_timeout_s if dialogue.stage is Stage.DOT else self._relay.timeout_s
+        if silent_s >= patience_s:
+            dialogue.fail(f"no answer within {patience_s:g} s")
+            return
+        if letter is None:
+            return
+        if silent_s >= SLOW_S:
+            slow.add(letter.domain)
+        if dialogue.flying is not None and silent_s >= RELEASE_S:
+            behind = dialogue.release()
+            if behind is not None:
+                self.returned(behind)
+        stopped_at = letter.batch.stopped_at
+        if dialogue.flying is None and stopped_at is not None and now - stopped_at >= ABANDON_S:
+            dialogue.fail(f"no answer within {now - stopped_at:.0f} s, and the worker was told to stop")
+
+    def _look_for_stragglers(self, batch: Batch, now: float) -> None:
+        if batch.waiting:
+            return
+        awaited = [
+            connection
+            for connection in self._connections
+            if connection.dialogue is not None
+            and connection.dialogue.flying is not None
+            and connection.dialogue.flying.batch is batch
+            and now - connection.since >= PATIENCE_S
+        ]
+        if len(awaited) < batch.left:
+            return
+        for connection in awaited:
+            connection.straggling = True
+        indices = (
+            connection.dialogue.flying.index
+            for connection in awaited
+            if connection.dialogue and connection.dialogue.flying
+        )
+        batch.stragglers = frozenset(indices)
+        self._end(batch)

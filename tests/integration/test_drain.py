@@ -70,7 +70,7 @@ def test_everything_due_is_sent_once_and_recorded(engine: Engine, drain: Drain, 
     assert row is not None
     assert row.address == "user1@customer.example"
     assert "queued" in row.reply
-    assert b"Hello Ann 1" in server.sink.bodies[0]
+    assert any(b"Hello Ann 1" in body for body in server.sink.bodies)
 
 
 def test_every_byte_the_server_received_keeps_to_the_rules(engine: Engine, drain: Drain, server: SinkServer) -> None:
@@ -202,13 +202,15 @@ def test_a_lane_opens_again_after_a_success(engine: Engine, drain: Drain) -> Non
     assert states(engine) == {"sent": 2}
 
 
-def test_asked_to_stop_it_finishes_the_message_in_hand_and_gives_the_rest_back(engine: Engine, drain: Drain) -> None:
-    seed_messages(engine, 20)
-    answers = iter([False, False, False, False] + [True] * 100)
-    drain.run("relay", budget=SHORT, stopping=lambda: next(answers))
+def test_asked_to_stop_it_finishes_the_messages_in_hand_and_gives_the_rest_back(
+    engine: Engine, drain: Drain, server: SinkServer
+) -> None:
+    server.sink.ponders_s = 0.1
+    seed_messages(engine, 60)
+    drain.run("relay", budget=SHORT, stopping=lambda: bool(server.sink.accepted))
     got = states(engine)
     assert got.keys() == {"sent", "planned"}
-    assert 0 < got["sent"] < 20
+    assert got["sent"] == len(server.sink.accepted) < 60
     with reading(engine) as connection:
         assert connection.execute(select(claims)).all() == []
 

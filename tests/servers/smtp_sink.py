@@ -59,6 +59,8 @@ class Sink:
     connections: int = 0
     seen_once: set[str] = field(default_factory=set)
     answers_quit: bool = True
+    ponders_s: float = 0.0
+    """How long it thinks before it answers a final dot."""
     open: set[asyncio.Transport] = field(default_factory=set)
     _file: int | None = None
 
@@ -82,7 +84,7 @@ class Session(asyncio.Protocol):
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.buffer = b""
-        self.in_data = False
+        self.in_data = self.paused = False
         self.sender = self.recipient = ""
         self.messages = 0
         self.transport: asyncio.Transport
@@ -101,7 +103,7 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
-        while True:
+        while not self.paused:
             if self.in_data:
                 end = 0 if self.buffer.startswith(b".\r\n") else self.buffer.find(b"\r\n.\r\n")
                 if end < 0:
@@ -206,8 +208,22 @@ class Session(asyncio.Protocol):
         self.sink.keep(found[1].decode() if found else "", self.sender, self.recipient, body)
         if fault == "dotdrop":
             self.transport.close()
+        elif self.sink.ponders_s:
+            self.pause(self.sink.ponders_s, b"250 2.0.0 queued as %d\r\n" % self.messages)
         else:
             self.transport.write(b"250 2.0.0 queued as %d\r\n" % self.messages)
+
+    def pause(self, seconds: float, answer: bytes) -> None:
+        """Answer later, and read nothing meanwhile: the replies keep their order."""
+
+        def go_on() -> None:
+            self.paused = False
+            if not self.transport.is_closing():
+                self.transport.write(answer)
+                self.data_received(b"")
+
+        self.paused = True
+        asyncio.get_running_loop().call_later(seconds, go_on)
 
 
 class SinkServer:

@@ -170,7 +170,7 @@ class Check:
         fitting = settings.gateways_for(channel)
         name = self._get("steps", index, "gateway")
         if not fitting:
-            kinds = "type smtp" if channel is Channel.EMAIL else "type http or kannel"
+            kinds = "type smtp" if channel is Channel.EMAIL else "type http, kannel or smpp"
             yield self.document.problem(
                 ("steps", index), f"the workspace has no {channel} gateway", f"add one of {kinds} to carillon.yaml"
             )

@@ -99,7 +99,7 @@ def web(root: WorkspaceOption = Path(), log_json: JsonLogsOption = False) -> Non
 
 @reporting_errors
 def inbound(root: WorkspaceOption = Path(), log_json: JsonLogsOption = False) -> None:
-    """Receive bounces and complaints by SMTP on `inbound.smtp_port`.
+    """Receive bounces and complaints by SMTP on `inbound.smtp_port`, and SMS by SMPP.
 
     Example: carillon inbound
     """

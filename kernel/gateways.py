@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from kernel.fields import DurationText, RateText, Strict
 from kernel.vocabulary import Channel
@@ -99,4 +99,56 @@ class KannelGateway(Strict):
         return Channel.SMS
 
 
-Gateway = Annotated[SmtpGateway | HttpGateway | KannelGateway, Field(discriminator="type")]
+class SmppGateway(Strict):
+    """An SMSC spoken to by SMPP 3.4, over one session for each worker process."""
+
+    type: Literal["smpp"]
+    host: str
+    port: int = Field(default=2775, ge=1, le=65535)
+    tls: Literal["implicit", "none"] = Field(
+        default="implicit", description="implicit verifies the certificate; none is for a private network or a tunnel."
+    )
+    ca_file: str | None = None
+    system_id: str = Field(min_length=1, max_length=15, pattern=r"^[\x21-\x7e]+$")
+    password: SecretStr = Field(max_length=8, description="SMPP 3.4 carries eight characters.")
+    system_type: str = Field(default="", max_length=12, pattern=r"^[\x20-\x7e]*$")
+    bind: Literal["transceiver", "transmitter"] = Field(
+        default="transceiver", description="transmitter: workers only send, `carillon inbound` receives."
+    )
+    receiver: bool = Field(
+        default=True, description="`carillon inbound` binds as a receiver: replies come at any hour."
+    )
+    sender: str = Field(default="", max_length=20, pattern=r"^[\x20-\x7e]*$", description="A number or a name.")
+    sender_ton: int | None = Field(default=None, ge=0, le=255, description="Type of number; none: told by its form.")
+    sender_npi: int | None = Field(default=None, ge=0, le=255)
+    service_type: str = Field(default="", max_length=5, pattern=r"^[\x20-\x7e]*$")
+    window: int = Field(default=10, ge=1, le=1000, description="How many submit_sm may be out unanswered.")
+    validity: DurationText | None = Field(default=None, description="How long the SMSC tries; none: its default.")
+    receipts: bool = True
+    message_ids: Literal["auto", "same"] = Field(
+        default="auto", description="auto: receipts may write in hex what was given in decimal, or the other way."
+    )
+    statuses: dict[str, Literal["transient", "permanent", "throttled", "down", "settings"]] = Field(
+        default={}, description='What the SMSC\'s own statuses mean, as {"0x41d": permanent}.'
+    )
+    enquire_link: DurationText = "30s"
+    timeout: DurationText = "60s"
+    price: str | None = None
+    rate: RateText | None = None
+
+    @field_validator("statuses")
+    @classmethod
+    def _numbers(cls, value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            try:
+                int(key, 0)
+            except ValueError:
+                raise ValueError(f'{key!r} is no status; write it as "0x41d" or "1053"') from None
+        return value
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
+
+
+Gateway = Annotated[SmtpGateway | HttpGateway | KannelGateway | SmppGateway, Field(discriminator="type")]

@@ -45,7 +45,7 @@ from workers.recovery import recorder_path, recover
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
-_CHUNK_BY_TYPE = {"smtp": 500, "http": 100, "kannel": 100}
+_CHUNK_BY_TYPE = {"smtp": 500, "http": 100, "kannel": 100, "smpp": 500}
 _CHUNK_SECONDS = 3.0
 _LEAST_CHUNK = 10
 _LONGEST_CHUNK_S = 10.0
@@ -96,7 +96,7 @@ class Drain:
 
     def _channel(self, lane: str) -> Channel | None:
         if lane not in self._channels:
-            channel = open_channel(self._workspace, lane)
+            channel = open_channel(self._workspace, lane, engine=self._engine)
             if channel is None:
                 return None
             self._channels[lane] = channel

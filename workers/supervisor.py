@@ -18,6 +18,7 @@ from kernel.errors import ConfigError
 from kernel.settings import Workspace
 from workers.app import ready_file
 from workers.embedded import answers
+from workers.inbound.receivers import smpp_receivers
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 15.0
@@ -76,7 +77,7 @@ class Supervisor:
         if self._workspace.embedded_broker:
             children.append(Child("redis", ["redis"], lambda: answers(self._workspace)))
         children.append(Child("web", ["web"], self._web_answers))
-        if settings.inbound.smtp_port is not None:
+        if settings.inbound.smtp_port is not None or smpp_receivers(settings):
             children.append(Child("inbound", ["inbound"], lambda: self._said_ready("inbound")))
         children.append(
             Child("worker", ["worker", "--concurrency", str(concurrency)], lambda: self._said_ready("worker"))

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 import pytest
 
 from kernel.errors import GatewayDown
-from kernel.gateways import HttpGateway, HttpReply, KannelGateway, SmtpGateway
+from kernel.gateways import HttpGateway, HttpReply, KannelGateway, SmppGateway, SmtpGateway
 from templates.mail import ComposedMail
 from templates.sms import ComposedSms
 from templates.sms_parts import split
 from tests.servers.flights import RememberingFlight
 from tests.servers.sms_stub import JSON_ANSWERS, KANNEL_ANSWERS, SmsStub
+from tests.servers.smsc import Smsc
 from tests.servers.smtp_sink import Sink, SinkServer
 from workers.channels.http import HttpChannel
 from workers.channels.kannel import KannelChannel
 from workers.channels.port import Channel, Parcel
+from workers.channels.smpp import SmppChannel
 from workers.channels.smtp import SmtpChannel
 
 
@@ -87,7 +89,29 @@ def kannel_rig(stack: ExitStack) -> Rig:
     return Rig(KannelChannel(gateway, receipt_url="http://127.0.0.1/r"), lambda what, index: sms(words[what], index))
 
 
-RIGS = {"smtp": smtp_rig, "http": http_rig, "kannel": kannel_rig}
+def smpp_gateway(port: int) -> SmppGateway:
+    return SmppGateway.model_validate(
+        {
+            "type": "smpp",
+            "host": "127.0.0.1",
+            "port": port,
+            "tls": "none",
+            "system_id": "carillon",
+            "password": "secret",
+            "window": 1,
+            "timeout": "5s",
+        }
+    )
+
+
+def smpp_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(Smsc())
+    words = {"accept": "accept", "refuse": "refuse", "defer": "defer", "down": "throttle", "lost": "drop"}
+    channel = SmppChannel(smpp_gateway(server.port), keep=None, first_pause_s=0.002)
+    return Rig(channel, lambda what, index: sms(words[what], index))
+
+
+RIGS = {"smtp": smtp_rig, "http": http_rig, "kannel": kannel_rig, "smpp": smpp_rig}
 
 
 @pytest.fixture(params=RIGS)
@@ -135,7 +159,7 @@ def test_it_stops_before_the_end_when_asked(rig: Rig) -> None:
     assert 4999 not in flight.committed
 
 
-@pytest.mark.parametrize("name", ["smtp", "http"])
+@pytest.mark.parametrize("name", ["smtp", "http", "smpp"])
 def test_a_deferred_message_is_not_committed_as_sent(name: str) -> None:
     with ExitStack() as stack:
         rig = RIGS[name](stack)
@@ -151,7 +175,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("name", ["smtp", "http", "kannel"])
+@pytest.mark.parametrize("name", ["smtp", "http", "kannel", "smpp"])
 def test_a_gateway_nobody_listens_at_is_down_and_nothing_is_in_doubt(name: str) -> None:
     port = free_port()
     channels: dict[str, Channel] = {
@@ -163,6 +187,7 @@ def test_a_gateway_nobody_listens_at_is_down_and_nothing_is_in_doubt(name: str) 
             ),
             receipt_url="",
         ),
+        "smpp": SmppChannel(smpp_gateway(port), keep=None),
     }
     flight = RememberingFlight()
     parcel = mail("ann@x.example") if name == "smtp" else sms("accept")

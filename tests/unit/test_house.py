@@ -150,6 +150,7 @@ HEADINGS = {
     "HttpReply": "reply",
     "HttpReceipt": "receipt",
     "KannelGateway": "gateways, `type: kannel`",
+    "SmppGateway": "gateways, `type: smpp`",
     "Limits": "limits",
     "WindowSpec": "window",
     "FrequencyCap": "caps",

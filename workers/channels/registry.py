@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from kernel.gateways import HttpGateway, KannelGateway, SmtpGateway
+from sqlalchemy import Engine
+
+from kernel.gateways import HttpGateway, KannelGateway, SmppGateway, SmtpGateway
 from kernel.settings import Workspace
 from workers.channels.http import HttpChannel
 from workers.channels.kannel import KannelChannel
 from workers.channels.port import Channel
+from workers.channels.smpp import SmppChannel
 from workers.channels.smtp import SmtpChannel
+from workers.inbound.smpp import InboxKeeper
 
 
-def open_channel(workspace: Workspace, name: str) -> Channel | None:
-    """Return the way out of that name; None where carillon.yaml no longer has it."""
+def open_channel(workspace: Workspace, name: str, *, engine: Engine | None = None) -> Channel | None:
+    """Return the way out of that name; None where carillon.yaml no longer has it.
+
+    Args:
+        workspace: The workspace.
+        name: The gateway's.
+        engine: The database that keeps what comes back over the same connection (SMPP); None asks for nothing back.
+    """
     gateway = workspace.settings.gateways.get(name)
     match gateway:
         case SmtpGateway():
@@ -20,6 +30,8 @@ def open_channel(workspace: Workspace, name: str) -> Channel | None:
             return HttpChannel(gateway, receipt_url=receipt_url(workspace, name))
         case KannelGateway():
             return KannelChannel(gateway, receipt_url=receipt_url(workspace, name))
+        case SmppGateway():
+            return SmppChannel(gateway, keep=InboxKeeper(engine, name) if engine is not None else None)
         case None:
             return None
 

@@ -16,13 +16,16 @@ MAX_ITEMS = 1000
 class SmsReceipt:
     """What a gateway says became of a message. `kind` is None where it only says that it has the message.
 
-    `ref` is our reference (a signed token), `gateway_id` the gateway's own id; either may be "".
+    `ref` is our reference (a signed token), `gateway_id` the gateway's own id; either may be "". Where the gateway may
+    spell its id in several ways, `spellings` has them all, likeliest first, and `number` whom the message went to.
     """
 
     ref: str
     gateway_id: str
     kind: MessageEventKind | None
     detail: str
+    spellings: tuple[str, ...] = ()
+    number: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

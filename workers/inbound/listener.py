@@ -26,6 +26,7 @@ from kernel.settings import Workspace
 from kernel.signing import Signer
 from store.engine import open_database, writing
 from store.inbox import BOUNCE_SOURCE, put
+from workers.inbound.receivers import receiving, smpp_receivers
 
 log = structlog.get_logger(__name__)
 
@@ -175,24 +176,28 @@ class BounceDoor:
 
 
 def serve_bounces(workspace: Workspace) -> None:
-    """Receive returned mail on `inbound.host` and `inbound.smtp_port` until SIGTERM or SIGINT.
+    """Receive returned mail on `inbound.host` and `inbound.smtp_port`, and SMS by SMPP, until SIGTERM or SIGINT.
 
     Raises:
-        ConfigError: carillon.yaml names no port, or the port is taken.
+        ConfigError: carillon.yaml names neither a port nor an SMPP gateway, or the port is taken.
     """
     from workers.app import ready_file
 
     inbound = workspace.settings.inbound
-    if inbound.smtp_port is None:
+    if inbound.smtp_port is None and not smpp_receivers(workspace.settings):
         raise ConfigError("carillon.yaml names no `inbound: smtp_port`; set one, such as 2525, to receive bounces")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = open_database(workspace.database_url)
     try:
-        with BounceDoor(engine, workspace.signer(), host=inbound.host, port=inbound.smtp_port) as door:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(receiving(workspace, engine))
+            if inbound.smtp_port is not None:
+                door = BounceDoor(engine, workspace.signer(), host=inbound.host, port=inbound.smtp_port)
+                stack.enter_context(door)
+                log.info("bounce_door_ready", host=door.host, port=door.port)
             ready_file(workspace.root, "inbound").write_text(str(os.getpid()), encoding="ascii")
-            log.info("bounce_door_ready", host=door.host, port=door.port)
             stop.wait()
     finally:
         engine.dispose()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kernel.gateways import Gateway, HttpGateway, KannelGateway
+from kernel.gateways import Gateway, HttpGateway, KannelGateway, SmppGateway
 from kernel.ids import digest
 from kernel.signing import Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
@@ -29,11 +29,12 @@ from store.message_facts import (
     withdrawn_by,
 )
 from store.suppressions import lift
-from workers.inbound import http, kannel
+from workers.inbound import http, kannel, smpp
 from workers.inbound.callbacks import CallbackError, IncomingSms, SmsReceipt
-from workers.inbound.outcomes import Read, wait_for_outcome
+from workers.inbound.outcomes import Read, Waiting, wait_for_outcome
 from workers.inbound.replies import Reply, reading_of
 
+_LEDGER_PATIENCE = timedelta(minutes=5)
 _STOP_SOURCE = "sms STOP"
 _START_SOURCE = OWN_WORD_SOURCES[1]
 
@@ -49,6 +50,8 @@ def understand_receipts(gateway: Gateway | None, row: InboxRow) -> list[SmsRecei
             return kannel.read_receipts(_query(row))
         case HttpGateway():
             return http.read_receipts(gateway.receipt, _query(row), _content_type(row), row.body)
+        case SmppGateway():
+            return smpp.read_receipts(gateway, row.body)
         case _:
             raise CallbackError("carillon.yaml has no such SMS gateway")
 
@@ -64,6 +67,8 @@ def understand_incoming(gateway: Gateway | None, row: InboxRow) -> list[Incoming
             return kannel.read_incoming(_query(row))
         case HttpGateway():
             return http.read_incoming(gateway.receipt, _query(row), _content_type(row), row.body)
+        case SmppGateway():
+            return smpp.read_incoming(row.body)
         case _:
             raise CallbackError("carillon.yaml has no such SMS gateway")
 
@@ -80,6 +85,9 @@ def record_receipts(
     found = [(receipt, message) for receipt, message in known if message is not None]
     for _, message in found:
         wait_for_outcome(message, received_at=row.received_at, now=now)
+    if any(message is None and receipt.spellings for receipt, message in known) and _is_fresh(row, now):
+        # Without a reference of ours a receipt that overtakes the ledger can only be told by its id, later.
+        raise Waiting
     for receipt, message in found:
         if receipt.kind is None:
             record_sent_evidence(connection, message_id=message.id, at=row.received_at)
@@ -181,9 +189,29 @@ def _message_of(connection: Connection, row: InboxRow, receipt: SmsReceipt, sign
     lane = row.gateway or ""
     signed = signer.verify_address(receipt.ref) if receipt.ref else None
     message = message_fact(connection, signed.message_id) if signed else None
-    if message is None and receipt.gateway_id:
+    if message is None and receipt.spellings:
+        message = _message_spelt(connection, lane, receipt)
+    elif message is None and receipt.gateway_id:
         message = message_by_gateway_id(connection, lane=lane, gateway_id=receipt.gateway_id)
     return message if message is not None and message.lane == lane else None
+
+
+def _message_spelt(connection: Connection, lane: str, receipt: SmsReceipt) -> MessageFact | None:
+    """Return the message one of the id's spellings names and that went to the number the receipt is about.
+
+    One message's id in hex may be another's in decimal: the number tells them apart. A gateway that writes numbers in
+    a way of its own is taken by its word, the likeliest spelling.
+    """
+    number = international(receipt.number)
+    for spelling in receipt.spellings:
+        message = message_by_gateway_id(connection, lane=lane, gateway_id=spelling)
+        if message is not None and (number is None or message.address == number):
+            return message
+    return None
+
+
+def _is_fresh(row: InboxRow, now: datetime) -> bool:
+    return now - row.received_at < _LEDGER_PATIENCE
 
 
 def _query(row: InboxRow) -> str:

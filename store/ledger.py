@@ -81,6 +81,8 @@ class Outcome(NamedTuple):
     retry_at: datetime | None = None
     fail_reason: FailReason = FailReason.REFUSED
     contact_id: int | None = None
+    code: int = 0
+    enhanced: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -453,6 +453,13 @@ messages = Table(
         server_default="0",
         comment="tries that reached the gateway and were put off",
     ),
+    Column(
+        "resends",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="times it was sent again while in doubt: so many copies more may have been accepted",
+    ),
     Column("claim_id", Id, comment="fencing token: only its holder may write"),
     Column("address", Text, comment="where it was sent"),
     Column("parts", Integer, comment="SMS parts"),
@@ -496,6 +503,30 @@ messages = Table(
     ),
     CheckConstraint("(state IN ('claimed', 'sending')) = (claim_id IS NOT NULL)", name="claimed_has_token"),
     comment="the ledger: one row per planned message; rows never vanish",
+)
+
+message_attempts = Table(
+    "message_attempts",
+    metadata,
+    Column("message_id", Id, ForeignKey("messages.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, comment="counts from 1 per message"),
+    Column("at", Instant, nullable=False, comment="when the gateway answered, or was last heard of"),
+    Column("lane", Text, nullable=False),
+    Column("claim_id", Id, comment="the claim it was made under; null: made before attempts were kept"),
+    Column("ending", Text, nullable=False, comment="accepted, refused, deferred or in_doubt"),
+    Column("code", Integer, nullable=False, comment="SMTP or HTTP code; 0: none came"),
+    Column("enhanced", Text, nullable=False, comment='RFC 3463 code, as 4.2.2; "" where the gateway gave none'),
+    Column("reply", Text, nullable=False, comment="the gateway's words"),
+    Column("retry_at", Instant, comment="when a deferred one was to be tried again"),
+    Column("recovered", Boolean, nullable=False, comment="told by the flight recorder: its worker was gone"),
+    Index(
+        "ix_message_attempts_in_doubt",
+        "at",
+        sqlite_where=text("ending = 'in_doubt'"),
+        postgresql_where=text("ending = 'in_doubt'"),
+    ),
+    comment="every try but a plain acceptance, of which the message's own row tells all",
+    sqlite_with_rowid=False,
 )
 
 claims = Table(

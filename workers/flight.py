@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from kernel import faultpoints
 from kernel.clock import to_ms
-from kernel.errors import OutcomeUnknown, PermanentError, TransientError
+from kernel.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
 from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.vocabulary import FailReason
 from store.ledger import Ending, Outcome
@@ -127,7 +127,7 @@ class ChunkFlight:
         """See Flight.refused."""
         self._recorder.record(index, Slot.REFUSED, error.code, error.text, at_ms=to_ms(self._now()))
         faultpoint(FaultPoint.AFTER_REFUSED_RECORDED)
-        self._outcomes[index] = self._outcome(index, Ending.REFUSED, error.text)
+        self._outcomes[index] = self._outcome(index, Ending.REFUSED, error)
 
     def deferred(self, index: int, error: TransientError) -> None:
         """See Flight.deferred; turns into a refusal where attempts or age are used up."""
@@ -142,23 +142,23 @@ class ChunkFlight:
             at_least_s=error.retry_after_s or 0.0,
         )
         if retry_at is None:
-            self._outcomes[index] = self._outcome(index, Ending.REFUSED, error.text, FailReason.RETRIES_EXHAUSTED)
+            self._outcomes[index] = self._outcome(index, Ending.REFUSED, error, FailReason.RETRIES_EXHAUSTED)
         else:
-            self._outcomes[index] = self._outcome(index, Ending.DEFERRED, error.text, retry_at=retry_at)
+            self._outcomes[index] = self._outcome(index, Ending.DEFERRED, error, retry_at=retry_at)
 
     def unknown(self, index: int, error: OutcomeUnknown) -> None:
         """See Flight.unknown; the recorder's mark already says so."""
-        self._outcomes[index] = self._outcome(index, Ending.IN_DOUBT, error.text)
+        self._outcomes[index] = self._outcome(index, Ending.IN_DOUBT, error)
 
     def outcomes(self) -> list[Outcome]:
         """Return one outcome per parcel; those never mentioned are untouched."""
-        return [self._outcomes.get(index) or self._outcome(index, Ending.UNTOUCHED, "") for index in self._passengers]
+        return [self._outcomes.get(index) or self._outcome(index, Ending.UNTOUCHED, None) for index in self._passengers]
 
     def _outcome(
         self,
         index: int,
         ending: Ending,
-        reply: str,
+        error: DeliveryError | None,
         fail_reason: FailReason = FailReason.REFUSED,
         retry_at: datetime | None = None,
     ) -> Outcome:
@@ -167,7 +167,9 @@ class ChunkFlight:
             message_id=parcel.message_id,
             ending=ending,
             at=self._now(),
-            reply=reply,
+            reply=error.text if error else "",
+            code=error.code if error else 0,
+            enhanced=error.enhanced if error else "",
             address=address_of(parcel),
             parts=parcel.content.parts if isinstance(parcel.content, ComposedSms) else None,
             fail_reason=fail_reason,

@@ -91,7 +91,7 @@ def _settle(
             )
             for m in sending
         ]
-        write_outcomes(connection, claim.id, outcomes, last=False)
+        write_outcomes(connection, claim.id, outcomes, recovered=True, last=False)
         release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_RECOVERY_COMMIT)
     faultpoint(FaultPoint.AFTER_RECOVERY_COMMIT)
@@ -112,7 +112,7 @@ def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
         outcomes = [
             Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words, address=to.get(m, "")) for m in doubtful
         ]
-        write_outcomes(connection, claim.id, outcomes, last=False)
+        write_outcomes(connection, claim.id, outcomes, recovered=True, last=False)
         release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_BLIND_COMMIT)
     log.warning("chunk_recovered_blind", claim=claim.id, in_doubt=len(doubtful))
@@ -133,6 +133,7 @@ def _outcome(entry: Entry, address: str, price_micro: int | None, now: datetime,
         # When it happened, not when it was found out: clicks are judged and caps counted by it.
         at=from_ms(entry.at_ms) if entry.at_ms else now,
         reply=words,
+        code=entry.code,
         address=address,
         parts=entry.parts or None,
         cost_micro=None if price_micro is None else price_micro * (entry.parts or 1),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -103,6 +104,48 @@ def test_the_newest_revision_is_alembics_head() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert [head()] == ScriptDirectory.from_config(config).get_heads()
+
+
+def test_what_was_in_doubt_before_attempts_were_kept_keeps_its_last_words(
+    empty_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.schema._upgrade", lambda connection: _upgrade_to(connection, "0003"))
+    migrate(empty_engine)
+    monkeypatch.undo()
+    with writing(empty_engine) as connection:
+        for statement in _IN_DOUBT_BEFORE:
+            connection.execute(text(statement))
+    migrate(empty_engine)
+    with reading(empty_engine) as connection:
+        kept = connection.execute(text("SELECT message_id, number, at, lane, ending, reply FROM message_attempts"))
+        assert [tuple(row) for row in kept] == [(1, 1, 7, "relay", "in_doubt", "no answer")]
+
+
+_IN_DOUBT_BEFORE = (
+    "INSERT INTO contacts (id, external_id) VALUES (1, 'C1')",
+    "INSERT INTO campaigns (id, name, state, created_at, updated_at) VALUES (1, 'c', 'active', 0, 0)",
+    (
+        "INSERT INTO campaign_versions (id, campaign_id, number, digest, spec, files, segments, applied_at) "
+        "VALUES (1, 1, 1, 'd', '{}', '{}', '{}', 0)"
+    ),
+    "INSERT INTO runs (id, campaign_id, version_id, scheduled_for, state, fired_at) VALUES (1, 1, 1, 0, 'open', 0)",
+    "INSERT INTO enrollments (id, run_id, contact_id, segment, held_out) VALUES (1, 1, 1, 's', false)",
+    (
+        "INSERT INTO messages (id, run_id, step, enrollment_id, contact_id, channel, lane, state, planned_for, due_at, "
+        "sent_at, reply) VALUES (1, 1, 1, 1, 1, 'email', 'relay', 'in_doubt', 0, 0, 7, 'no answer')"
+    ),
+    (
+        "INSERT INTO messages (id, run_id, step, enrollment_id, contact_id, channel, lane, state, planned_for, due_at) "
+        "VALUES (2, 1, 2, 1, 1, 'email', 'relay', 'sent', 0, 0)"
+    ),
+)
+
+
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def test_migrating_again_changes_nothing_and_takes_no_time(engine: Engine) -> None:

@@ -33,6 +33,21 @@ class SmtpGateway(Strict):
         return Channel.EMAIL
 
 
+class HttpWay(Strict):
+    """What every SMS provider over HTTP has."""
+
+    timeout: DurationText = "30s"
+    concurrency: int = Field(default=32, ge=1, le=1000, description="Requests under way at once, in each process.")
+    ca_file: str | None = Field(default=None, description="Certificates to trust beside the system's.")
+    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
+    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
+
+
 class HttpReply(Strict):
     """How an HTTP gateway's answer is read; `accepted` and the others list values of the field `status`."""
 
@@ -56,7 +71,7 @@ class HttpReceipt(Strict):
     text: str = "text"
 
 
-class HttpGateway(Strict):
+class HttpGateway(HttpWay):
     """A generic HTTP SMS gateway. Values may hold {to} {from} {text} {ref} {parts} {receipt_url}."""
 
     type: Literal["http"]
@@ -71,17 +86,9 @@ class HttpGateway(Strict):
     sender: str = ""
     reply: HttpReply = HttpReply()
     receipt: HttpReceipt = HttpReceipt()
-    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
-    timeout: DurationText = "30s"
-    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
-    rate: RateText | None = None
-
-    @property
-    def channel(self) -> Channel:
-        return Channel.SMS
 
 
-class KannelGateway(Strict):
+class KannelGateway(HttpWay):
     type: Literal["kannel"]
     url: str
     username: str
@@ -89,14 +96,6 @@ class KannelGateway(Strict):
     sender: str = ""
     smsc: str | None = None
     dlr_mask: int = Field(default=31, ge=0, le=31)
-    callback_token: SecretStr | None = None
-    timeout: DurationText = "30s"
-    price: str | None = None
-    rate: RateText | None = None
-
-    @property
-    def channel(self) -> Channel:
-        return Channel.SMS
 
 
 class SmppGateway(Strict):

@@ -46,6 +46,7 @@ def seed_messages(
     address: str = "user{n}@customer.example",
     spec: dict[str, Any] | None = None,
     name: str = "hello",
+    channel: str = "email",
 ) -> int:
     """Plan `count` messages of one run, due now, and return the run's id."""
     due_at = due_at or datetime.now(UTC) - timedelta(seconds=1)
@@ -59,7 +60,7 @@ def seed_messages(
         planned = {
             "run_id": run_id,
             "step": 1,
-            "channel": "email",
+            "channel": channel,
             "lane": lane,
             "state": MessageState.PLANNED,
             "planned_for": due_at,

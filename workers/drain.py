@@ -45,7 +45,7 @@ from workers.recovery import recorder_path, recover
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
-_CHUNK_BY_TYPE = {"smtp": 500, "http": 100, "kannel": 100, "smpp": 500}
+_CHUNK = 500
 _CHUNK_SECONDS = 3.0
 _LEAST_CHUNK = 10
 _LONGEST_CHUNK_S = 10.0
@@ -140,7 +140,7 @@ class Drain:
 
         What became of a message stands in the ledger only when its chunk is done: a slow gateway gets small chunks.
         """
-        most = _CHUNK_BY_TYPE[self._workspace.settings.gateways[lane].type]
+        most = _CHUNK
         pace = self._pace.get(lane)
         return most if pace is None else max(min(most, round(pace * _CHUNK_SECONDS)), _LEAST_CHUNK)
 

@@ -142,8 +142,9 @@ def test_a_gateway_that_closes_leaves_the_rest_untouched(rig: Rig) -> None:
         rig.channel.deliver(
             [rig.parcel("accept", 0), rig.parcel("down", 1), rig.parcel("accept", 2)], flight, lambda: True
         )
-    assert flight.endings == {0: "accepted"}
-    assert set(flight.committed) - set(flight.retracted) == {0}
+    # A channel with many under way may have had the third out by then; whatever it was not told of was not sent.
+    assert flight.endings in ({0: "accepted"}, {0: "accepted", 2: "accepted"})
+    assert set(flight.committed) - set(flight.retracted) == flight.endings.keys()
 
 
 def test_an_answer_lost_after_the_last_byte_is_unknown_and_nothing_else_is(rig: Rig) -> None:
@@ -207,7 +208,8 @@ def test_kannel_is_told_the_alphabet_the_parts_were_counted_in() -> None:
         channel = kannel(stub.port)
         channel.deliver([sms("plain text, 1 part", 0), sms("coffee ☕", 1)], RememberingFlight(), lambda: True)
         channel.close()
-        assert [request["query"]["coding"] for request in stub.requests] == ["0", "2"]
+        told = {request["query"]["text"]: request["query"]["coding"] for request in stub.requests}
+        assert told == {"plain text, 1 part": "0", "coffee ☕": "2"}
 
 
 def test_a_sender_kannel_misses_closes_the_lane_and_fails_no_message() -> None:

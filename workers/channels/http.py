@@ -6,63 +6,28 @@ file gives. Once the body is under way the outcome is unknown until the provider
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
-import requests
-from requests.exceptions import ConnectTimeout
-from urllib3.exceptions import NewConnectionError
-
-from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError, TransientError
-from kernel.fields import duration
+from kernel.errors import OutcomeUnknown, PermanentError, TransientError
 from kernel.gateways import HttpGateway
 from templates.sms import ComposedSms
-from workers.channels.port import Flight, Parcel, Receipt, one_by_one
-
-_ANSWER_LIMIT = 64 * 1024
-
-
-class SmsOverHttp(ABC):
-    """What adapters share that send one SMS by one HTTP request, over one kept-alive session."""
-
-    def __init__(self, *, timeout: str, receipt_url: str) -> None:
-        self._timeout_s = duration(timeout).total_seconds()
-        self._receipt_url = receipt_url
-        self._session = new_session()
-
-    def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
-        """Send the parcels one after another. See Channel.deliver."""
-        return one_by_one(self._send, parcels, flight, keep_going)
-
-    def close(self) -> None:
-        """Close kept-alive connections."""
-        self._session.close()
-
-    def _send(self, parcel: Parcel, commit: Callable[[], None], retract: Callable[[], None]) -> Receipt:
-        if not isinstance(parcel.content, ComposedSms):
-            raise ConfigError("this gateway carries SMS only")
-        request = self._request(parcel.content, parcel.ref)
-        return self._read(post(self._session, request, self._timeout_s, commit, retract))
-
-    @abstractmethod
-    def _request(self, content: ComposedSms, ref: str) -> requests.Request:
-        """Return the provider's request for one SMS; `ref` is our signed reference of it."""
-
-    @abstractmethod
-    def _read(self, answer: Answer) -> Receipt:
-        """Return what the provider's answer means, or raise it as an error."""
+from workers.channels.over_http import SmsOverHttp, refuse_by_status
+from workers.channels.port import Receipt
+from workers.http.exchange import Answer, Request, basic, post_form, post_json, with_query
 
 
 class HttpChannel(SmsOverHttp):
     """One provider described in carillon.yaml."""
 
     def __init__(self, gateway: HttpGateway, *, receipt_url: str) -> None:
-        super().__init__(timeout=gateway.timeout, receipt_url=receipt_url)
+        super().__init__(gateway)
         self._gateway = gateway
+        self._receipt_url = receipt_url
 
-    def _request(self, content: ComposedSms, ref: str) -> requests.Request:
+    def _request(self, content: ComposedSms, ref: str) -> Request:
         gateway = self._gateway
         values = {
             "to": content.address,
@@ -72,17 +37,18 @@ class HttpChannel(SmsOverHttp):
             "parts": str(content.parts),
             "receipt_url": self._receipt_url,
         }
-        return requests.Request(
-            gateway.method,
-            gateway.url,
-            headers={name: fill(value.get_secret_value(), values) for name, value in gateway.headers.items()},
-            params=fill(gateway.query, values),
-            json=fill(gateway.json_body, values),
-            data=fill(gateway.form, values),
-            auth=(gateway.username, gateway.password.get_secret_value())
-            if gateway.username and gateway.password
-            else None,
-        )
+        headers = {name: fill(value.get_secret_value(), values) for name, value in gateway.headers.items()}
+        if gateway.username and gateway.password:
+            headers |= basic(gateway.username, gateway.password.get_secret_value())
+        url = fill(gateway.url, {name: quote(value, safe="") for name, value in values.items()})
+        url = with_query(url, fill(gateway.query, values))
+        if gateway.json_body is not None:
+            request = post_json(url, fill(gateway.json_body, values), headers)
+        elif gateway.form is not None:
+            request = post_form(url, fill(gateway.form, values), headers)
+        else:
+            request = Request(method=gateway.method, url=url, headers=headers)
+        return replace(request, method=gateway.method)
 
     def _read(self, answer: Answer) -> Receipt:
         refuse_by_status(answer)
@@ -92,6 +58,8 @@ class HttpChannel(SmsOverHttp):
         else:
             data = answer.json()
             found = dig(data, reply.status) if reply.status else None
+            if found is None and reply.accepted:
+                raise OutcomeUnknown(f"answer has no {reply.status or 'status'}: {answer.excerpt}", code=answer.status)
             status = "" if found is None else str(found)
         if reply.accepted and status not in reply.accepted:
             if status in reply.transient:
@@ -103,78 +71,6 @@ class HttpChannel(SmsOverHttp):
         return Receipt(
             reply=answer.excerpt, code=answer.status, gateway_id=None if gateway_id is None else str(gateway_id)
         )
-
-
-class Answer:
-    """A provider's answer, read in full, at most 64 KiB of it."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.text = body.decode("utf-8", "replace")
-        self.excerpt = f"{status} {self.text[:200]}".strip()
-
-    def json(self) -> Any:
-        """Return the body as JSON; a success that cannot be read leaves the outcome unknown."""
-        try:
-            return json.loads(self.text)
-        except ValueError as error:
-            raise OutcomeUnknown(f"answer is not JSON: {self.excerpt}", code=self.status) from error
-
-
-def new_session() -> requests.Session:
-    """Return a session that follows no redirects' cookies, proxies or netrc of the environment."""
-    session = requests.Session()
-    session.trust_env = False
-    return session
-
-
-def post(
-    session: requests.Session,
-    request: requests.Request,
-    timeout_s: float,
-    commit: Callable[[], None],
-    retract: Callable[[], None],
-) -> Answer:
-    """Send a request; translate what happens on the wire.
-
-    Raises:
-        GatewayDown: no connection could be had: nothing was sent.
-        OutcomeUnknown: the body may have arrived and no whole answer came back.
-    """
-    try:
-        prepared = session.prepare_request(request)
-    except (requests.RequestException, ValueError) as error:
-        raise GatewayDown(f"the gateway's request cannot be built: {error}", lasting=True) from error
-    commit()
-    try:
-        with session.send(prepared, timeout=(10, timeout_s), allow_redirects=False, stream=True) as response:
-            body = response.raw.read(_ANSWER_LIMIT, decode_content=True)
-            return Answer(response.status_code, response.headers, body)
-    except requests.RequestException as error:
-        if _never_connected(error):
-            retract()
-            raise GatewayDown(f"cannot reach the gateway: {_reason(error)}") from error
-        raise OutcomeUnknown(f"no answer: {_reason(error)}") from error
-    except OSError as error:
-        raise OutcomeUnknown(f"no whole answer: {error}") from error
-
-
-def refuse_by_status(answer: Answer) -> None:
-    """Raise what an HTTP status other than 2xx means."""
-    status = answer.status
-    if 200 <= status < 300:
-        return
-    if status in (429, 503):
-        raise GatewayDown(f"busy: {answer.excerpt}", retry_after_s=_retry_after(answer))
-    if status in (401, 403) or 300 <= status < 400:
-        raise GatewayDown(f"refused: {answer.excerpt}", lasting=True)
-    if status in (502, 504):
-        # A proxy in between speaks: what stands behind it may have taken the message.
-        raise OutcomeUnknown(f"gateway time-out: {answer.excerpt}", code=status)
-    if status >= 500 or status in (408, 425):
-        raise TransientError(answer.excerpt, code=status)
-    raise PermanentError(answer.excerpt, code=status)
 
 
 def fill(value: Any, values: Mapping[str, str]) -> Any:
@@ -200,21 +96,3 @@ def dig(data: Any, path: str) -> Any:
         else:
             return None
     return data
-
-
-def _never_connected(error: requests.RequestException) -> bool:
-    if isinstance(error, ConnectTimeout):
-        return True
-    inner = error.args[0] if error.args else None
-    reason = getattr(inner, "reason", inner)
-    return isinstance(reason, NewConnectionError)
-
-
-def _reason(error: requests.RequestException) -> str:
-    inner = error.args[0] if error.args else error
-    return f"{type(error).__name__}: {getattr(inner, 'reason', inner).__class__.__name__}"
-
-
-def _retry_after(answer: Answer) -> float | None:
-    value = answer.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None

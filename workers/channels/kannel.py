@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-import requests
-
 from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError
 from kernel.gateways import KannelGateway
 from templates.sms import ComposedSms
 from templates.sms_parts import Encoding
-from workers.channels.http import Answer, SmsOverHttp
+from workers.channels.over_http import SmsOverHttp
 from workers.channels.port import Receipt
+from workers.http.exchange import Answer, Request, get
 
 
 class KannelChannel(SmsOverHttp):
     """One Kannel smsbox. The password stands in the URL, so URLs are never logged."""
 
     def __init__(self, gateway: KannelGateway, *, receipt_url: str) -> None:
-        super().__init__(timeout=gateway.timeout, receipt_url=receipt_url)
+        super().__init__(gateway)
         self._gateway = gateway
+        self._receipt_url = receipt_url
 
-    def _request(self, content: ComposedSms, ref: str) -> requests.Request:
+    def _request(self, content: ComposedSms, ref: str) -> Request:
         gateway = self._gateway
         query = {
             "username": gateway.username,
@@ -44,7 +44,7 @@ class KannelChannel(SmsOverHttp):
             # %d is the receipt's type, %A the SMSC's words, %F its id; our own reference comes first.
             query["dlr-mask"] = str(gateway.dlr_mask)
             query["dlr-url"] = f"{self._receipt_url}?ref={quote(ref)}&type=%d&answer=%A&id=%F"
-        return requests.Request("GET", gateway.url, params=query)
+        return get(gateway.url, query)
 
     def _read(self, answer: Answer) -> Receipt:
         if answer.status == 202 and answer.text[:2] in ("0:", "3:"):

@@ -3,8 +3,8 @@
     python -m benchmarks.smtp_engine [--messages 20000] [--connections 20] [--octets 6000] [--delay-ms 0] [--profile]
 
 Reports messages a second and microseconds of this process's CPU a message; beside them, in the same run, what
-Postfix's own load generator reaches (`smtp-source -d`, one fixed body). With --delay-ms a proxy of its own process stands between and
-holds every byte back, half the delay each way.
+Postfix's own load generator reaches (`smtp-source -d`, one fixed body). With --delay-ms a proxy of its own process
+stands between and holds every byte back, half the delay each way.
 """
 
 from __future__ import annotations

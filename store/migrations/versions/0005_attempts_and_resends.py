@@ -1,13 +1,13 @@
 """Every attempt that was not a plain acceptance, and how often a message in doubt was sent again.
 
-Revision 0004, after 0003. Going back is restoring a backup: there is no downgrade.
+Revision 0005, after 0004. Going back is restoring a backup: there is no downgrade.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

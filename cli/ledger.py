@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.doubts import register as register_doubts
 from cli.shared import JsonOption, WorkspaceOption, console, opened, print_json, print_table, reporting_errors
 from kernel.documents import did_you_mean
 from kernel.errors import ConfigError
@@ -21,6 +22,7 @@ lanes_app = typer.Typer(no_args_is_help=True, help="The gateways' circuit breake
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     ledger_app.command("show")(show)
+    register_doubts(ledger_app)
     lanes_app.command("list")(list_lanes)
     lanes_app.command("open")(open_)
     app.add_typer(ledger_app, name="ledger")

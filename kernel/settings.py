@@ -55,6 +55,10 @@ class Limits(Strict):
     max_age: DurationText = Field(default="3d", description="A message later than this past its time is not sent.")
     max_attempts: int = Field(default=8, ge=1)
     first_retry: DurationText = Field(default="5min", description="Wait after the first deferral; doubles each time.")
+    in_doubt: Literal["keep", "resend"] = Field(
+        default="keep",
+        description="Of what may or may not have been sent: keep it so, or resend it, once, 15 minutes later.",
+    )
 
 
 class RfmGroupRule(Strict):

@@ -110,6 +110,10 @@ class MessageEventKind(StrEnum):
     UNSUBSCRIBED = "unsubscribed"
     REPLIED = "replied"
     UNCLASSIFIED = "unclassified"
+    SETTLED = "settled"
+    """A doubt ended by somebody's word or by a gateway's log; the detail says how and by whom."""
+    RESENT = "resent"
+    """Planned again while in doubt: the person may get it twice."""
 
 
 class SuppressionReason(StrEnum):

@@ -27,6 +27,7 @@ from workers.dispatcher import Dispatcher
 from workers.inbound.maildir import collect_maildirs
 from workers.preparing import prices_micro
 from workers.recovery import recover
+from workers.settling import resend_by_policy
 
 log = structlog.get_logger(__name__)
 
@@ -52,9 +53,10 @@ class Ticker:
         self._dispatcher.wake_lanes()
 
     def sweep(self) -> None:
-        """Settle chunks of dead workers, and close runs that have ended."""
+        """Settle chunks of dead workers, send again what a campaign wants sent again, close runs that have ended."""
         settings = self._workspace.settings
         recover(self._engine, prices=prices_micro(self._workspace), retry_after=duration(settings.limits.first_retry))
+        resend_by_policy(self._engine, now=self._clock())
         close_finished_runs(self._engine, now=self._clock())
 
     def house(self) -> None:

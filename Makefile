@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
 	done)
 
-.PHONY: help demo test test-data test-laws test-outside check format bench migration clean
+.PHONY: help demo test test-data test-laws test-outside faults check format bench migration clean
 
 help: ## List what make can do
 	@echo "Carillon: campaigns as code for B2B commerce"
@@ -27,7 +27,7 @@ demo: $(VENV)/.installed ## Run the main job on a made-up wholesaler in .demo/ (
 	@$(BIN)/python -m demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 test: $(VENV)/.installed-dev ## Run the tests on SQLite and a real PostgreSQL, Redis, SMTP, HTTP; skips none
-	@$(PYTEST) -m "not data and not outside" -n $(or $(JOBS),2) $(ARGS)
+	@$(PYTEST) -m "not data and not outside and not faults" -n $(or $(JOBS),2) $(ARGS)
 
 test-data: $(VENV)/.installed-dev ## Run the checks on the real data files (in ../shared/data or $CARILLON_DATA)
 	@$(PYTEST) -m data $(ARGS)
@@ -38,6 +38,10 @@ test-laws: $(VENV)/.installed-dev ## Try the laws of segments on ten times as ma
 
 test-outside: $(VENV)/.installed-dev $(NODE)/.installed ## Let programs nobody here wrote judge what is sent: mailparser, SpamAssassin, Postfix …
 	@$(PYTEST) -m outside tests/outside $(ARGS)
+
+faults: $(VENV)/.installed-dev ## Break workers, servers and networks on purpose and judge what is left (ONLY=F1,F5; QUICK=1 for the subset of CI)
+	@FAULTS_ONLY="$(ONLY)" FAULTS_QUICK="$(QUICK)" FAULTS_RESULTS=$(if $(QUICK),build,docs)/faults.json $(PYTEST) tests/faults $(ARGS); \
+	  code=$$?; $(if $(QUICK),,$(BIN)/python -m tests.faults.table;) exit $$code
 
 check: $(VENV)/.installed-dev ## Lint, format, types, and the order of the rooms; changes nothing
 	@$(BIN)/ruff check --quiet .

@@ -101,3 +101,8 @@ def test_a_forked_child_counts_on_where_the_last_one_died() -> None:
         check=True,
     )
     assert said.stdout.split() == [str(-signal.SIGKILL), "0"]
+
+
+def test_every_point_is_died_at_by_some_cell_of_the_matrix() -> None:
+    cells = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "faults").glob("test_f*.py"))
+    assert [point for point in FaultPoint if point.name not in cells and f"{point}:kill" not in cells] == []

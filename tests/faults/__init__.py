@@ -1,0 +1,1 @@
+"""The fault matrix: whole workers and servers, broken on purpose; `make faults`."""

@@ -1,0 +1,143 @@
+"""Stages for cells, the choice of cells, and one verdict for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.checker import Facts
+from tests.faults.matrix import CELLS
+from tests.faults.stage import Stage
+
+ROOT = Path(__file__).parents[2]
+_VERDICTS = pytest.StashKey[list[dict[str, Any]]]()
+_NOTES = pytest.StashKey[dict[str, Any]]()
+
+
+def _cell(item: pytest.Item) -> tuple[str, bool]:
+    marker = item.get_closest_marker("cell")
+    if marker is None:
+        raise pytest.UsageError(f"{item.nodeid} names no cell")
+    return str(marker.args[0]), bool(marker.kwargs.get("quick", False))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the cells asked for: FAULTS_ONLY names some, FAULTS_QUICK takes the subset of CI."""
+    only = {name for name in os.environ.get("FAULTS_ONLY", "").replace(" ", ",").split(",") if name}
+    if only - set(CELLS):
+        raise pytest.UsageError(f"no cell {', '.join(sorted(only - set(CELLS)))}; there are {', '.join(CELLS)}")
+    quick = os.environ.get("FAULTS_QUICK", "") not in ("", "0")
+    kept, dropped = [], []
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            kept.append(item)
+            continue
+        item.add_marker("faults")
+        cell, is_quick = _cell(item)
+        chosen = (not only or cell in only) and (not quick or is_quick)
+        (kept if chosen else dropped).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=dropped)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_VERDICTS] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Keep one verdict for each test of a cell."""
+    report = yield
+    if call.when == "call" or (call.when == "setup" and not report.passed):
+        cell, _ = _cell(item)
+        verdict = {"passed": "holds", "failed": "broken", "skipped": "impossible here"}[report.outcome]
+        words = str(call.excinfo.value).splitlines()[0][:300] if call.excinfo else ""
+        item.config.stash[_VERDICTS].append(
+            {
+                "cell": cell,
+                "variant": item.name,
+                "verdict": verdict,
+                "seconds": round(report.duration, 1),
+                **item.stash.get(_NOTES, {}),
+                **({"words": words} if words else {}),
+            }
+        )
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the verdicts, beside those of cells that were not run this time."""
+    target = os.environ.get("FAULTS_RESULTS")
+    verdicts = session.config.stash[_VERDICTS]
+    if not target or not verdicts:
+        return
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.exists() else []
+    run = {verdict["cell"] for verdict in verdicts}
+    stamp = {"at": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": _commit()}
+    merged = [verdict for verdict in old if verdict["cell"] not in run] + [{**v, **stamp} for v in verdicts]
+    order = list(CELLS)
+    merged.sort(key=lambda verdict: order.index(verdict["cell"]))
+    body = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}, "verdicts": merged}
+    path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _commit() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keep figures with the cell's verdict."""
+    request.node.stash[_NOTES] = {}
+
+    def keep(**figures: Any) -> None:
+        request.node.stash[_NOTES].update(figures)
+
+    return keep
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[Stage]:
+    """A stage over each kind of database; tells what its processes said where the cell fails."""
+    made = Stage(tmp_path / "shop", database_url)
+    failed = request.session.testsfailed
+    try:
+        yield made
+    finally:
+        told = made.told()
+        made.close()
+        if request.session.testsfailed > failed:
+            print(told)
+
+
+@pytest.fixture
+def quiet(stage: Stage, note: Callable[..., None]) -> Callable[..., None]:
+    """Wait until all is quiet, judge, keep the figures, and fail on any invariant that does not hold."""
+
+    def finish(facts: Facts, seconds: float = 60.0) -> None:
+        started = time.monotonic()
+        stage.until_quiet(seconds)
+        judgement = stage.judge(facts)
+        note(
+            messages=judgement.planned,
+            accepted=judgement.accepted,
+            in_doubt=judgement.in_doubt,
+            crashes=facts.crashes,
+            drained_s=round(time.monotonic() - started, 1),
+        )
+        assert judgement.broken == []
+
+    return finish

@@ -106,7 +106,7 @@ def judge(case: Case, evidence: Evidence, at: datetime) -> Verdict:
     verdict = _rivals(case, evidence, at) or _caps(case, evidence, at)
     if verdict is not None:
         return verdict
-    if case.planned_for + parse_duration(_limits(case).max_age) < at:
+    if case.planned_for + parse_duration(limits_of(case.spec).max_age) < at:
         return Skip(SkipReason.TOO_LATE)
     window = Window.of(case.spec.window_of(case.step))
     if not window.always:
@@ -166,7 +166,7 @@ def _caps(case: Case, evidence: Evidence, at: datetime) -> Verdict | None:
     recent = evidence.recent.get((case.contact_id, case.channel), ())
     others = [one for one in recent if one.message_id != case.message_id]
     waits: list[Verdict] = []
-    for cap in _limits(case).caps:
+    for cap in limits_of(case.spec).caps:
         if cap.channel != case.channel:
             continue
         near = _within(others, cap, at)
@@ -187,5 +187,6 @@ def _stand_back(case: Case, rivals: list[Contactable], at: datetime, reason: Ski
     return Wait(at + RIVAL_WAIT * (5 if later else 1), because=reason)
 
 
-def _limits(case: Case) -> Limits:
-    return case.spec.limits or _DEFAULT_LIMITS
+def limits_of(spec: CampaignSpec) -> Limits:
+    """Return a campaign's limits; the defaults where it was pinned without any."""
+    return spec.limits or _DEFAULT_LIMITS

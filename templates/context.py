@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, RowMapping, and_, func, or_, select, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Text,
+    and_,
+    func,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from kernel.clock import from_ms, to_ms
 from kernel.quantities import minor_exponent
@@ -34,12 +49,21 @@ SMS_SHAPE: dict[str, frozenset[str] | None] = {
 EMAIL_SHAPE = {**SMS_SHAPE, "sender": frozenset({"name", "email"}), "subject": None, "footer": None}
 """What templates of a channel know beside their person's data."""
 
+LOOKED_UP = frozenset({"rfm", "last_order"})
+"""Names that cost a look-up of their own, beside the contact and its account."""
+
 _SLICE = 5_000
 _DAY_MS = 86_400_000
+_EMPTY = "{}"
 
 
 def load_contexts(
-    connection: Connection, contact_ids: Sequence[int], *, now: datetime, currency: str, zone: tzinfo
+    connection: Connection,
+    contact_ids: Sequence[int],
+    *,
+    now: datetime,
+    currency: str,
+    zone: tzinfo,
 ) -> dict[int, dict[str, Any]]:
     """Return the data of each contact's templates, by contact id; unknown ids are left out.
 
@@ -57,60 +81,128 @@ def load_contexts(
     """
     found: dict[int, dict[str, Any]] = {}
     for ids in in_slices(dict.fromkeys(contact_ids), _SLICE):
-        people = list(connection.execute(_people().where(contacts.c.id.in_(ids))).mappings())
-        with_account = {row["account_id"] for row in people if row["account_id"] is not None}
-        alone = {row["id"] for row in people if row["account_id"] is None}
-        scores = _scores(connection, with_account, alone, currency, now)
-        last = _last_orders(connection, with_account, alone, now, zone)
-        for row in people:
-            key = _key(row["account_id"], row["id"])
-            found[row["id"]] = {
-                "contact": _contact(row),
-                "account": _account(row),
-                "rfm": scores.get(key),
-                "last_order": last.get(key),
-                "currency": currency,
-            }
+        query = select(*person_columns()).select_from(with_account(contacts)).where(contacts.c.id.in_(ids))
+        people = connection.execute(query).all()
+        made = contexts_of(connection, people, wanted=LOOKED_UP, now=now, currency=currency, zone=zone)
+        found |= {context["contact"]["id"]: context for context in made}
     return found
 
 
-def _key(account_id: int | None, contact_id: int) -> tuple[Subject, int]:
-    return (Subject.CONTACT, contact_id) if account_id is None else (Subject.ACCOUNT, account_id)
+def person_columns() -> list[ColumnElement[Any]]:
+    """Return what a context is made of, for a query over `with_account`; `contexts_of` reads them in this order."""
+    return [
+        contacts.c.id,
+        contacts.c.account_id,
+        contacts.c.email,
+        contacts.c.phone,
+        contacts.c.first_name,
+        contacts.c.last_name,
+        contacts.c.role,
+        contacts.c.language,
+        contacts.c.timezone,
+        _document(contacts.c.attributes),
+        accounts.c.name,
+        accounts.c.country,
+        accounts.c.language,
+        accounts.c.timezone,
+        _document(accounts.c.attributes),
+        _parent.c.name,
+    ]
 
 
-def _people() -> Any:
-    parent = accounts.alias("parent")
-    return (
-        select(
-            contacts,
-            accounts.c.name.label("account_name"),
-            accounts.c.country.label("account_country"),
-            accounts.c.language.label("account_language"),
-            accounts.c.timezone.label("account_timezone"),
-            accounts.c.attributes.label("account_attributes"),
-            parent.c.name.label("parent_name"),
-        )
-        .outerjoin(accounts, accounts.c.id == contacts.c.account_id)
-        .outerjoin(parent, parent.c.id == accounts.c.parent_id)
-    )
+PERSON_COLUMNS = 16
+"""How many `person_columns` there are."""
+_parent = accounts.alias("parent")
 
 
-def _contact(row: RowMapping) -> dict[str, Any]:
-    plain = {name: row[name] for name in ("id", "email", "phone", "first_name", "last_name", "role")}
-    plain["language"] = row["language"] or row["account_language"]
-    plain["timezone"] = row["timezone"] or row["account_timezone"]
-    plain["attributes"] = row["attributes"] or {}
-    return plain
+def with_account(source: FromClause) -> FromClause:
+    """Return a source that has contacts, joined to their accounts and those accounts' parents."""
+    joined = source.outerjoin(accounts, accounts.c.id == contacts.c.account_id)
+    return joined.outerjoin(_parent, _parent.c.id == accounts.c.parent_id)
 
 
-def _account(row: RowMapping) -> dict[str, Any]:
+def _document(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a document as SQLite keeps it, as text: most are empty, and reading each would cost more than the rest."""
+    return type_coerce(column, _Lazy())
+
+
+class _Lazy(TypeDecorator[Any]):
+    """A document: a dict on PostgreSQL, whose driver reads it anyway, JSON text on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return JSONB() if dialect.name == "postgresql" else Text()
+
+
+def _read(document: Any) -> dict[str, Any]:
+    if document is None or document == _EMPTY:
+        return {}
+    return dict(document) if isinstance(document, dict) else dict(json.loads(document) or {})
+
+
+def contexts_of(
+    connection: Connection,
+    people: Sequence[Sequence[Any]],
+    *,
+    wanted: Collection[str],
+    now: datetime,
+    currency: str,
+    zone: tzinfo,
+) -> list[dict[str, Any]]:
+    """Return a context for each row of `person_columns`, in the same order.
+
+    Args:
+        connection: A transaction; no query unless `rfm` or `last_order` is wanted.
+        people: The rows.
+        wanted: Which of LOOKED_UP are looked up; the others are None.
+        now: See `load_contexts`.
+        currency: See `load_contexts`.
+        zone: See `load_contexts`.
+    """
+    scores: dict[tuple[Subject, int], dict[str, Any]] = {}
+    last: dict[tuple[Subject, int], dict[str, Any]] = {}
+    if wanted:
+        with_account = {row[1] for row in people if row[1] is not None}
+        alone = {row[0] for row in people if row[1] is None}
+        scores = _scores(connection, with_account, alone, currency, now) if "rfm" in wanted else {}
+        last = _last_orders(connection, with_account, alone, now, zone) if "last_order" in wanted else {}
+    return [_context(row, scores, last, currency) for row in people]
+
+
+def _context(
+    row: Sequence[Any],
+    scores: dict[tuple[Subject, int], dict[str, Any]],
+    last: dict[tuple[Subject, int], dict[str, Any]],
+    currency: str,
+) -> dict[str, Any]:
+    contact_id, account_id, email, phone, first_name, last_name, role, language, timezone, attributes = row[:10]
+    name, country, account_language, account_zone, account_attributes, parent_name = row[10:]
+    key = (Subject.CONTACT, contact_id) if account_id is None else (Subject.ACCOUNT, account_id)
     return {
-        "id": row["account_id"],
-        "name": row["account_name"] or "",
-        "country": row["account_country"],
-        "language": row["account_language"],
-        "parent_name": row["parent_name"],
-        "attributes": row["account_attributes"] or {},
+        "contact": {
+            "id": contact_id,
+            "email": email,
+            "phone": phone,
+            "first_name": first_name,
+            "last_name": last_name,
+            "role": role,
+            "language": language or account_language,
+            "timezone": timezone or account_zone,
+            "attributes": _read(attributes),
+        },
+        "account": {
+            "id": account_id,
+            "name": name or "",
+            "country": country,
+            "language": account_language,
+            "parent_name": parent_name,
+            "attributes": _read(account_attributes),
+        },
+        "rfm": scores.get(key),
+        "last_order": last.get(key),
+        "currency": currency,
     }
 
 

@@ -162,7 +162,9 @@ class Drain:
         prepared = self._preparer.prepare(claimed, now=now())
         faultpoint(FaultPoint.AFTER_PREPARING)
         passengers = self._settle_harmless(claimed, prepared, now())
-        flight = ChunkFlight(recorder, passengers, now=now, lease_ends=heartbeat.lease_ends)
+        flight = ChunkFlight(
+            recorder, passengers, began_at=claimed.claimed_at, began=started, lease_ends=heartbeat.lease_ends
+        )
         down: GatewayDown | None = None
         try:
             channel.deliver([passenger.parcel for passenger in passengers], flight, keep_going)
@@ -171,7 +173,7 @@ class Drain:
         except Fenced:
             log.warning("chunk_fenced", claim=claimed.id)
         faultpoint(FaultPoint.AFTER_DELIVERY)
-        outcomes = flight.outcomes()
+        outcomes = flight.take()
         touched = sum(outcome.ending is not Ending.UNTOUCHED for outcome in outcomes)
         if touched:
             self._pace[claimed.lane] = touched / max(time.monotonic() - started, 0.001)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from kernel import faultpoints
-from kernel.clock import to_ms
+from kernel.clock import from_ms, to_ms
 from kernel.errors import DeliveryError, OutcomeUnknown, PermanentError, TransientError
 from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.vocabulary import FailReason
@@ -49,9 +51,8 @@ class RetryPolicy:
         return again if again <= planned_for + self.max_age else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passenger:
-    """One message of the chunk and what its bookkeeping needs."""
+class Passenger(NamedTuple):
+    """One message of the chunk and what its bookkeeping needs; a tuple, because there are so many."""
 
     parcel: Parcel
     planned_for: datetime
@@ -61,14 +62,19 @@ class Passenger:
 
 
 class ChunkFlight:
-    """Implements workers.channels.port.Flight over a flight recorder."""
+    """Implements workers.channels.port.Flight over a flight recorder.
+
+    Told by one thread at a time: the channel's. Stragglers are told of after the channel has returned, so whoever waits
+    for them waits for `settled`.
+    """
 
     def __init__(
         self,
         recorder: FlightRecorder,
         passengers: Sequence[Passenger],
         *,
-        now: Callable[[], datetime],
+        began_at: datetime,
+        began: float,
         lease_ends: Callable[[], float],
     ) -> None:
         """Take a chunk.
@@ -76,22 +82,32 @@ class ChunkFlight:
         Args:
             recorder: Has a slot for every parcel's index.
             passengers: The messages to be sent.
-            now: The present instant on the database's clock.
+            began_at: An instant on the database's clock.
+            began: The monotonic second of that instant.
             lease_ends: The monotonic second at which the lease, as last renewed, runs out.
         """
         self._recorder = recorder
         self._passengers = {passenger.parcel.index: passenger for passenger in passengers}
-        self._now = now
+        self._began_at = began_at
+        self._began = began
+        self._zero_ms = to_ms(began_at) - began * 1000
         self._lease_ends = lease_ends
         self._outcomes: dict[int, Outcome] = {}
+        self._waiting: frozenset[int] = frozenset()
+        self.settled = threading.Event()
+
+    def now(self) -> datetime:
+        """Return the present instant on the database's clock."""
+        return self._began_at + timedelta(seconds=time.monotonic() - self._began)
 
     def commit(self, index: int) -> None:
         """See Flight.commit; a lease that ran out while this process was stopped counts as the fence."""
-        if time.monotonic() >= self._lease_ends():
+        now = time.monotonic()
+        if now >= self._lease_ends():
             raise Fenced
         if faultpoints.armed:
             faultpoint(FaultPoint.BEFORE_FLIGHT_COMMIT)
-        self._recorder.commit(index, to_ms(self._now()))
+        self._recorder.commit(index, int(self._zero_ms + now * 1000))
         if faultpoints.armed:
             faultpoint(FaultPoint.AFTER_FLIGHT_COMMIT)
 
@@ -101,58 +117,93 @@ class ChunkFlight:
 
     def accepted(self, index: int, receipt: Receipt) -> None:
         """See Flight.accepted."""
-        passenger = self._passengers[index]
-        parcel = passenger.parcel
-        parts = parcel.content.parts if isinstance(parcel.content, ComposedSms) else None
-        # An SMS is known by its parts: then the text is the gateway's own id of it, which receipts will name.
-        text = receipt.reply if parts is None else _kept_whole(receipt.gateway_id)
-        at = self._now()
+        parcel, _, _, price_micro, _ = self._passengers[index]
+        content = parcel.content
+        at_ms = int(self._zero_ms + time.monotonic() * 1000)
         if faultpoints.armed:
             faultpoint(FaultPoint.BEFORE_ACCEPTED_RECORDED)
-        self._recorder.record(index, Slot.ACCEPTED, receipt.code, text, at_ms=to_ms(at), parts=parts or 0)
+        if isinstance(content, ComposedSms):
+            # An SMS is known by its parts: then the text is the gateway's own id of it, which receipts will name.
+            parts: int | None = content.parts
+            text, address = _kept_whole(receipt.gateway_id), content.address
+        else:
+            parts, text, address = None, receipt.reply, content.envelope_to
+        self._recorder.record(index, Slot.ACCEPTED, receipt.code, text, at_ms=at_ms, parts=parts or 0)
         if faultpoints.armed:
             faultpoint(FaultPoint.AFTER_ACCEPTED_RECORDED)
-        self._outcomes[index] = Outcome(
-            message_id=parcel.message_id,
-            ending=Ending.ACCEPTED,
-            at=at,
-            reply=receipt.reply,
-            address=address_of(parcel),
-            gateway_id=receipt.gateway_id,
-            parts=parts,
-            cost_micro=None if passenger.price_micro is None else passenger.price_micro * (parts or 1),
+        self._note(
+            index,
+            Outcome(
+                message_id=parcel.message_id,
+                ending=Ending.ACCEPTED,
+                at=from_ms(at_ms),
+                reply=receipt.reply,
+                address=address,
+                gateway_id=receipt.gateway_id,
+                parts=parts,
+                cost_micro=None if price_micro is None else price_micro * (parts or 1),
+            ),
         )
 
     def refused(self, index: int, error: PermanentError) -> None:
         """See Flight.refused."""
-        self._recorder.record(index, Slot.REFUSED, error.code, error.text, at_ms=to_ms(self._now()))
+        self._recorder.record(index, Slot.REFUSED, error.code, error.text, at_ms=to_ms(self.now()))
         faultpoint(FaultPoint.AFTER_REFUSED_RECORDED)
-        self._outcomes[index] = self._outcome(index, Ending.REFUSED, error)
+        self._note(index, self._outcome(index, Ending.REFUSED, error))
 
     def deferred(self, index: int, error: TransientError) -> None:
         """See Flight.deferred; turns into a refusal where attempts or age are used up."""
-        self._recorder.record(index, Slot.DEFERRED, error.code, error.text, at_ms=to_ms(self._now()))
+        self._recorder.record(index, Slot.DEFERRED, error.code, error.text, at_ms=to_ms(self.now()))
         faultpoint(FaultPoint.AFTER_DEFERRED_RECORDED)
         passenger = self._passengers[index]
         retry_at = passenger.retry.next_try(
-            now=self._now(),
+            now=self.now(),
             planned_for=passenger.planned_for,
             attempts=passenger.attempts,
             spread=(passenger.parcel.message_id * 7919 % 1000) / 1000,
             at_least_s=error.retry_after_s or 0.0,
         )
         if retry_at is None:
-            self._outcomes[index] = self._outcome(index, Ending.REFUSED, error, FailReason.RETRIES_EXHAUSTED)
+            self._note(index, self._outcome(index, Ending.REFUSED, error, FailReason.RETRIES_EXHAUSTED))
         else:
-            self._outcomes[index] = self._outcome(index, Ending.DEFERRED, error, retry_at=retry_at)
+            self._note(index, self._outcome(index, Ending.DEFERRED, error, retry_at=retry_at))
 
     def unknown(self, index: int, error: OutcomeUnknown) -> None:
         """See Flight.unknown; the recorder's mark already says so."""
-        self._outcomes[index] = self._outcome(index, Ending.IN_DOUBT, error)
+        self._note(index, self._outcome(index, Ending.IN_DOUBT, error))
 
-    def outcomes(self) -> list[Outcome]:
-        """Return one outcome per parcel; those never mentioned are untouched."""
-        return [self._outcomes.get(index) or self._outcome(index, Ending.UNTOUCHED, None) for index in self._passengers]
+    def take(self, waiting: frozenset[int] = frozenset()) -> list[Outcome]:
+        """Return what became of every parcel but those still waited for; those never mentioned are untouched.
+
+        Args:
+            waiting: Indices whose answers are still to come; `settled` is set with the last of them.
+        """
+        # Whatever is answered while this runs is either in the list, or sets `settled` once it is waited for.
+        self._waiting = waiting
+        outcomes = [
+            self._outcomes.get(index) or self._outcome(index, Ending.UNTOUCHED, None)
+            for index in self._passengers
+            if index not in waiting
+        ]
+        self._look()
+        return outcomes
+
+    def stragglers(self) -> list[Outcome]:
+        """Return what became of those that were waited for; what nobody could tell is in doubt."""
+        unanswered = OutcomeUnknown("the worker ended before the answer to the final byte came")
+        return [
+            self._outcomes.get(index) or self._outcome(index, Ending.IN_DOUBT, unanswered)
+            for index in sorted(self._waiting)
+        ]
+
+    def _note(self, index: int, outcome: Outcome) -> None:
+        self._outcomes[index] = outcome
+        if self._waiting:
+            self._look()
+
+    def _look(self) -> None:
+        if all(index in self._outcomes for index in self._waiting):
+            self.settled.set()
 
     def _outcome(
         self,
@@ -166,7 +217,7 @@ class ChunkFlight:
         return Outcome(
             message_id=parcel.message_id,
             ending=ending,
-            at=self._now(),
+            at=self.now(),
             reply=error.text if error else "",
             code=error.code if error else 0,
             enhanced=error.enhanced if error else "",

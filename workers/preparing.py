@@ -13,10 +13,12 @@ from zoneinfo import ZoneInfo
 import structlog
 from sqlalchemy import Connection, Engine
 
-from campaigns.eligibility import Go, Skip, Wait, check
+from campaigns.clearing import Recipient, clear
+from campaigns.judging import Go, Skip
 from campaigns.rates import give_back, take
 from campaigns.rendering import prepare_step
 from campaigns.versions import PinnedCampaign, load_version
+from kernel.clock import from_ms
 from kernel.errors import CarillonError
 from kernel.fields import duration, rate
 from kernel.quantities import Rate
@@ -27,7 +29,7 @@ from store.engine import reading, writing
 from store.ledger import Claim, ClaimedMessage
 from store.links import LinkRegistry
 from store.schema import installation
-from templates.context import load_contexts
+from templates.context import LOOKED_UP, contexts_of
 from templates.mail import ComposedMail, MailStep
 from templates.sms import ComposedSms, SmsStep
 from workers.channels.port import Parcel
@@ -70,34 +72,51 @@ class Preparer:
         """Sort a claimed chunk and compose what is to be sent; writes only rate windows and new links."""
         prepared = Prepared()
         with reading(self._engine) as connection:
-            verdicts = check(connection, [message.id for message in claim.messages], now=now)
             for message in claim.messages:
-                self._version(connection, message.version_id)
-            sendable = self._sort(claim, verdicts, prepared)
-            contexts = load_contexts(
-                connection,
-                sorted({message.contact_id for _, message in sendable}),
-                now=now,
-                currency=self._workspace.settings.currency,
-                zone=ZoneInfo(self._workspace.settings.timezone),
-            )
+                if message.version_id not in self._versions:
+                    self._version(connection, message.version_id)
+            specs = {message.run_id: self._versions[message.version_id].spec for message in claim.messages}
+            recipients = clear(connection, claim.id, specs, now=now)
+            sendable = self._sort(claim, recipients, prepared)
+            contexts = self._contexts(connection, sendable, recipients, now)
         for index, message in self._within_rates(claim.lane, sendable, prepared, now):
-            self._compose(index, message, contexts.get(message.contact_id), prepared, claim.lane, now)
+            self._compose(index, message, contexts[message.id], prepared, claim.lane, now)
         return prepared
 
     def _sort(
-        self, claim: Claim, verdicts: Mapping[int, Go | Skip | Wait], prepared: Prepared
+        self, claim: Claim, recipients: Mapping[int, Recipient], prepared: Prepared
     ) -> list[tuple[int, ClaimedMessage]]:
         sendable = []
         for index, message in enumerate(claim.messages):
-            verdict = verdicts[message.id]
-            if isinstance(verdict, Skip):
-                prepared.skipped[message.id] = verdict.reason
-            elif isinstance(verdict, Wait):
-                prepared.postponed[message.id] = verdict.until
-            else:
+            verdict = recipients[message.id].verdict
+            if isinstance(verdict, Go):
                 sendable.append((index, message))
+            elif isinstance(verdict, Skip):
+                prepared.skipped[message.id] = verdict.reason
+            else:
+                prepared.postponed[message.id] = verdict.until
         return sendable
+
+    def _contexts(
+        self,
+        connection: Connection,
+        sendable: list[tuple[int, ClaimedMessage]],
+        recipients: Mapping[int, Recipient],
+        now: datetime,
+    ) -> dict[int, dict[str, Any]]:
+        """Return what templates may know, by message; a look-up is made only where some template may ask for it."""
+        settings = self._workspace.settings
+        files = [self._versions[version].files for version in {message.version_id for _, message in sendable}]
+        wanted = {name for name in LOOKED_UP if any(name in text for some in files for text in some.values())}
+        made = contexts_of(
+            connection,
+            [recipients[message.id].person for _, message in sendable],
+            wanted=wanted,
+            now=now,
+            currency=settings.currency,
+            zone=ZoneInfo(settings.timezone),
+        )
+        return {message.id: context for (_, message), context in zip(sendable, made, strict=True)}
 
     def _within_rates(
         self, lane: str, sendable: list[tuple[int, ClaimedMessage]], prepared: Prepared, now: datetime
@@ -143,14 +162,11 @@ class Preparer:
         self,
         index: int,
         message: ClaimedMessage,
-        context: dict[str, Any] | None,
+        context: dict[str, Any],
         prepared: Prepared,
         lane: str,
         now: datetime,
     ) -> None:
-        if context is None:
-            prepared.skipped[message.id] = SkipReason.CONTACT_DELETED
-            return
         step = self._ready_step(message, context, prepared)
         if step is None:
             prepared.postponed[message.id] = now + _OPERATOR_WAIT
@@ -169,7 +185,7 @@ class Preparer:
         prepared.go.append(
             Passenger(
                 parcel=parcel,
-                planned_for=message.planned_for,
+                planned_for=from_ms(message.planned_ms),
                 attempts=message.attempts,
                 price_micro=self._prices[lane],
                 retry=self._retry_of(pinned),
@@ -206,9 +222,12 @@ class Preparer:
             content = step.compose(
                 message_id=message.id, address=contact["email"], context=context, date=now, links=self._links
             )
+            # The return path holds the reference already; signing it again would cost more than reading it there.
+            ref = content.envelope_from.partition("@")[0].partition("+")[2]
         else:
             content = step.compose(message_id=message.id, address=contact["phone"], context=context, links=self._links)
-        return Parcel(index=index, message_id=message.id, ref=self._signer.address_token(message.id), content=content)
+            ref = self._signer.address_token(message.id)
+        return Parcel(index=index, message_id=message.id, ref=ref, content=content)
 
     def _step(self, message: ClaimedMessage, language: str) -> MailStep | SmsStep:
         key = (message.version_id, message.step, language)

@@ -27,6 +27,8 @@ _FENCE_AT = _HEADER.size
 _IDS_AT = 32
 _SLOT = struct.Struct("<BHBBQ51s")
 """State, code, SMS parts, length of the text, instant in milliseconds, text."""
+_DETAILS = struct.Struct("<HBBQ51s")
+"""A slot but for its state."""
 
 
 TEXT_BYTES = 51
@@ -116,8 +118,8 @@ class FlightRecorder:
         Raises:
             Fenced: somebody has taken the chunk over; the mark is withdrawn and nothing may be sent.
         """
-        place = self._at(index)
-        self._memory[place + 1 : place + _SLOT.size] = _SLOT.pack(0, 0, 0, 0, at_ms, b"")[1:]
+        place = self._slots_at + index * _SLOT.size
+        _DETAILS.pack_into(self._memory, place + 1, 0, 0, 0, at_ms, b"")
         self._memory[place] = Slot.COMMITTED
         if self._memory[_FENCE_AT]:
             self._memory[place] = Slot.UNTOUCHED
@@ -131,7 +133,7 @@ class FlightRecorder:
         """Keep the gateway's answer and its instant; the state goes last, so that a torn write leaves the mark."""
         raw = text.encode("utf-8", "replace")[:TEXT_BYTES]
         place = self._at(index)
-        self._memory[place + 1 : place + _SLOT.size] = _SLOT.pack(0, code, min(parts, 255), len(raw), at_ms, raw)[1:]
+        _DETAILS.pack_into(self._memory, place + 1, code, min(parts, 255), len(raw), at_ms, raw)
         self._memory[place] = slot
 
     def raise_fence(self) -> None:

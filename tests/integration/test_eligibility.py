@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import Engine, event, select, update
 
 from campaigns.applying import apply
+from campaigns.clearing import clear
 from campaigns.eligibility import Go, Skip, Verdict, Wait, check
 from campaigns.firing import fire_due
+from campaigns.versions import load_specs
 from kernel.vocabulary import MessageState, SkipReason
 from store.engine import reading, writing
 from store.tables import (
@@ -23,6 +25,7 @@ from store.tables import (
     opportunities,
     opportunity_stages,
     orders,
+    runs,
     suppressions,
     touches,
 )
@@ -53,7 +56,26 @@ def fired(engine: Engine, root: Path, text: str = CAMPAIGN, settings: str = SETT
 def verdicts(engine: Engine, ids: list[int], now: datetime = NOW) -> list[Verdict]:
     with reading(engine) as connection:
         found = check(connection, ids, now=now)
+    agree(engine, ids, found, now)
     return [found[one] for one in ids]
+
+
+def agree(engine: Engine, ids: list[int], judged: dict[int, Verdict], now: datetime) -> None:
+    """Assert that the quick look of a worker that claims these messages comes to the same verdicts."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        values = {"lane": "relay", "host": "h", "boot": "b", "recorder": "r", "claimed_at": NOW, "lease_until": NOW}
+        token = connection.execute(claims.insert().values(**values).returning(claims.c.id)).scalar_one()
+        connection.execute(update(messages).where(messages.c.id.in_(ids)).values(state="claimed", claim_id=token))
+        pins = connection.execute(select(runs.c.id, runs.c.version_id)).all()
+        known = load_specs(connection, {version for _, version in pins})
+        cleared = clear(connection, token, {run: known[version] for run, version in pins}, now=now)
+        transaction.rollback()
+    assert set(cleared) == set(judged)
+    for one, verdict in judged.items():
+        quick = cleared[one].verdict
+        assert type(quick) is type(verdict), (quick, verdict)
+        if not isinstance(verdict, Go):
+            assert quick == verdict
 
 
 def change(engine: Engine, table: Any, where: Any, **values: Any) -> None:
@@ -321,7 +343,8 @@ def test_the_number_of_queries_does_not_grow_with_the_number_of_messages(engine:
             log.append(arguments[2])
 
         event.listen(engine, "before_cursor_execute", note)
-        verdicts(engine, some)
+        with reading(engine) as connection:
+            check(connection, some, now=NOW)
         event.remove(engine, "before_cursor_execute", note)
         counted.append(len(statements))
     assert len(ids) == 600

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from templates.mail import ComposedMail
 from templates.sms import ComposedSms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Parcel:
-    """One message ready to leave. `ref` is our signed reference of it, for receipts."""
+    """One message ready to leave. `ref` is our signed reference of it, for receipts. Nobody changes one.
+
+    Not frozen: that would cost more than all the rest of making one.
+    """
 
     index: int
     message_id: int
@@ -25,8 +28,7 @@ class Parcel:
     content: ComposedMail | ComposedSms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The gateway took the message over."""
 
     reply: str

@@ -129,9 +129,10 @@ def _recipients(claim_id: int, now: datetime) -> Select[Any]:
         func.lower(namesake.c.email) == func.lower(contacts.c.email), namesake.c.id != contacts.c.id
     )
     same_phone = exists().where(namesake.c.phone == contacts.c.phone, namesake.c.id != contacts.c.id)
-    suppressed = exists().where(
+    held = select(suppressions.c.address).where(
         suppressions.c.channel == messages.c.channel, suppressions.c.address == address, standing(now)
     )
+    suppressed = held.correlate(messages, contacts).exists()
     source = with_account(messages.outerjoin(contacts, contacts.c.id == messages.c.contact_id))
     return (
         select(

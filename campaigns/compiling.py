@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from kernel.errors import InputError, Problem
 from kernel.vocabulary import Channel
 from templates.files import email_template, sms_template
-from templates.mail import prepare_email
+from templates.preparation import prepare_email
 from templates.sms import prepare_sms
 
 

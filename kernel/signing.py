@@ -1,8 +1,16 @@
 """Short signed tokens for links, pixels, unsubscribe pages and bounce addresses.
 
-A token is `kid | message id | number | 16 bytes of HMAC-SHA256`, in URL-safe base64 or (for addresses,
-which may lose their case on the way) base32. Each purpose has its own derived key, so that a click token
-can never pass for an unsubscribe token. Old keys stay in the ring for verification.
+A token is `kid | message id | number | 16 bytes of MAC`, in URL-safe base64 or (for addresses, which may lose their
+case on the way) base32. Old keys stay in the ring for verification.
+
+The MACs of one message come in blocks: one keyed BLAKE2b of 64 bytes gives those of all purposes for a number, and
+another those of four links, each a quarter of its block. A quarter says nothing about another, so a click token can
+never pass for an unsubscribe token, and a message with eight links costs four hashes instead of twelve.
+
+Tokens of the form used before (one HMAC-SHA256 each, a key for each purpose) have a kid of their own and stay valid.
+
+Source:
+    RFC 7693 (BLAKE2, keyed as a MAC); RFC 4648 sections 5 and 6.
 """
 
 from __future__ import annotations
@@ -11,13 +19,19 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from kernel.errors import ConfigError
 
 _MAC_BYTES = 16
+_MOST_BYTES = 1 + 10 + 10 + _MAC_BYTES
+"""Of a token whose numbers have 64 bits; a longer one is nobody's, and not worth reading."""
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_BASE32_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 
 
 class Purpose(StrEnum):
@@ -28,12 +42,71 @@ class Purpose(StrEnum):
     BOUNCE = "bounce"
 
 
+_QUARTER = {Purpose.OPEN: 0, Purpose.UNSUBSCRIBE: 16, Purpose.PREFERENCES: 32, Purpose.BOUNCE: 48}
+"""Where in its block the MAC of a purpose begins; clicks have blocks of their own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
     """What a valid token says: which message, and a number (the link's id for clicks, else 0)."""
 
     message_id: int
     number: int
+
+
+class _Key:
+    """One secret of the ring: what it signs with, and how its tokens are recognised."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.kid = hashlib.sha256(b"kid2" + secret).digest()[:1]
+        self.own = hashlib.blake2b(key=hmac.digest(secret, b"carillon/2/own", "sha256"))
+        self.click = hashlib.blake2b(key=hmac.digest(secret, b"carillon/2/click", "sha256"))
+        self.former_kid = hashlib.sha256(b"kid" + secret).digest()[:1]
+        self.former = {purpose: hmac.digest(secret, f"carillon/{purpose}".encode(), "sha256") for purpose in Purpose}
+
+    def mac(self, purpose: Purpose, message: bytes, number: int) -> bytes:
+        """Return the MAC of a message, its id as a varint, for a purpose and a number."""
+        if purpose is Purpose.CLICK:
+            start = (number & 3) * _MAC_BYTES
+            return _block(self.click, message + varint(number >> 2))[start : start + _MAC_BYTES]
+        start = _QUARTER[purpose]
+        return _block(self.own, message + varint(number))[start : start + _MAC_BYTES]
+
+
+class MessageTokens:
+    """The tokens of one message, their common work done once."""
+
+    __slots__ = ("_block", "_head", "_key", "_message")
+
+    def __init__(self, key: _Key, message_id: int) -> None:
+        self._key = key
+        self._message = varint(message_id)
+        self._head = key.kid + self._message
+        self._block = _block(key.own, self._message + b"\0")
+
+    def of(self, purpose: Purpose) -> str:
+        """Return the token for a purpose other than clicks."""
+        return _base64(self._raw(purpose)).decode("ascii")
+
+    def address(self) -> str:
+        """Return the token of the bounce address; see `Signer.address_token`."""
+        return _base32(self._raw(Purpose.BOUNCE))
+
+    def clicks(self, numbers: Iterable[int]) -> list[bytes]:
+        """Return the token of each link, in their order; links with neighbouring ids share a hash."""
+        made = []
+        group, block, head = -1, b"", self._head
+        for number in numbers:
+            if number >> 2 != group:
+                group = number >> 2
+                block = _block(self._key.click, self._message + varint(group))
+            start = (number & 3) * _MAC_BYTES
+            made.append(_base64(head + varint(number) + block[start : start + _MAC_BYTES]))
+        return made
+
+    def _raw(self, purpose: Purpose) -> bytes:
+        start = _QUARTER[purpose]
+        return self._head + b"\0" + self._block[start : start + _MAC_BYTES]
 
 
 class Signer:
@@ -49,19 +122,21 @@ class Signer:
             raise ConfigError(
                 "CARILLON_SECRET_KEY must hold at least 32 characters; make one with `openssl rand -hex 32`"
             )
-        self._keys = [
-            {purpose: hmac.digest(secret, f"carillon/{purpose}".encode(), "sha256") for purpose in Purpose}
-            for secret in secrets
-        ]
-        self._kids = [hashlib.sha256(b"kid" + secret).digest()[:1] for secret in secrets]
+        self._keys = [_Key(secret) for secret in secrets]
+
+    def of(self, message_id: int) -> MessageTokens:
+        """Return what signs the links of one message."""
+        return MessageTokens(self._keys[0], message_id)
 
     def token(self, purpose: Purpose, message_id: int, number: int = 0) -> str:
         """Return a URL-safe token without padding, 30 to 40 characters."""
-        return base64.urlsafe_b64encode(self._signed(purpose, message_id, number)).rstrip(b"=").decode("ascii")
+        key, message = self._keys[0], varint(message_id)
+        raw = key.kid + message + varint(number) + key.mac(purpose, message, number)
+        return _base64(raw).decode("ascii")
 
     def address_token(self, message_id: int) -> str:
         """Return a lower-case base32 token that survives mail systems which change case."""
-        return base64.b32encode(self._signed(Purpose.BOUNCE, message_id, 0)).rstrip(b"=").decode("ascii").lower()
+        return self.of(message_id).address()
 
     def verify(self, purpose: Purpose, token: str) -> Signed | None:
         """Return what the token says, or None where it is forged, foreign or not in its one canonical form."""
@@ -69,7 +144,7 @@ class Signer:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
-        if base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != token:
+        if _base64(raw).decode("ascii") != token:
             return None
         return self._verified(purpose, raw)
 
@@ -82,23 +157,49 @@ class Signer:
             return None
         return self._verified(Purpose.BOUNCE, raw)
 
-    def _signed(self, purpose: Purpose, message_id: int, number: int) -> bytes:
-        payload = self._kids[0] + _varint(message_id) + _varint(number)
-        return payload + hmac.digest(self._keys[0][purpose], payload, "sha256")[:_MAC_BYTES]
-
     def _verified(self, purpose: Purpose, raw: bytes) -> Signed | None:
+        if len(raw) > _MOST_BYTES:
+            return None
         payload, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        for kid, keys in zip(self._kids, self._keys, strict=True):
-            if payload[:1] == kid and hmac.compare_digest(
-                hmac.digest(keys[purpose], payload, "sha256")[:_MAC_BYTES], mac
+        numbers = _read_varints(payload[1:])
+        if len(numbers) != 2:
+            return None
+        message_id, number = numbers
+        # A number has one form only: a varint with zeros in front would be another token that says the same.
+        if payload[1:] != varint(message_id) + varint(number):
+            return None
+        for key in self._keys:
+            if payload[:1] == key.kid and hmac.compare_digest(key.mac(purpose, varint(message_id), number), mac):
+                return Signed(message_id=message_id, number=number)
+            if payload[:1] == key.former_kid and hmac.compare_digest(
+                hmac.digest(key.former[purpose], payload, "sha256")[:_MAC_BYTES], mac
             ):
-                numbers = _read_varints(payload[1:])
-                if len(numbers) == 2:
-                    return Signed(message_id=numbers[0], number=numbers[1])
+                return Signed(message_id=message_id, number=number)
         return None
 
 
-def _varint(number: int) -> bytes:
+def _block(keyed: hashlib.blake2b, content: bytes) -> bytes:
+    # The copy carries the key already mixed in, which is half the work.
+    hasher = keyed.copy()
+    hasher.update(content)
+    return hasher.digest()
+
+
+def _base64(raw: bytes) -> bytes:
+    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")
+
+
+def _base32(raw: bytes) -> str:
+    """Return the bytes in lower-case base32 without padding, two letters at a time."""
+    padded = int.from_bytes(raw + bytes(-len(raw) % 5), "big")
+    bits = (len(raw) + 4) // 5 * 40
+    text = "".join([_BASE32_PAIRS[padded >> shift & 1023] for shift in range(bits - 10, -1, -10)])
+    return text[: (len(raw) * 8 + 4) // 5]
+
+
+@lru_cache(maxsize=65_536)
+def varint(number: int) -> bytes:
+    """Return a number from 0 on in seven bits a byte, the lowest first."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

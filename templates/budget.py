@@ -28,6 +28,8 @@ class Rendering:
     one_line: bool = False
     """Set for subjects: a value with a line break or another control character is refused."""
     spent: int = field(default=0)
+    wide: bool = field(default=False)
+    """Set where a value held letters beyond ASCII, which may make another encoding the better one."""
 
     def charge(self, units: int) -> None:
         """Pay from the budget. Raises SecurityError where it is used up."""

@@ -37,16 +37,28 @@ class Footer:
 
     def html(self, unsubscribe_url: str, preferences_url: str) -> Markup:
         """Return the footer as HTML. The URLs are Carillon's own and hold nothing to escape."""
-        return Markup(  # noqa: S704 - made of escaped text and our own URLs
-            f'<div style="{_STYLE};text-align:center">{self.address_html}<br>'
-            f'<a href="{unsubscribe_url}" style="color:#5f6b7a">{self.unsubscribe}</a> &middot; '
-            f'<a href="{preferences_url}" style="color:#5f6b7a">{self.preferences}</a></div>'
-        )
+        before, between, after = self.around_html
+        whole = f"{before}{unsubscribe_url}{between}{preferences_url}{after}"
+        return Markup(whole)  # noqa: S704 - made of escaped text and our own URLs
 
     def text(self, unsubscribe_url: str, preferences_url: str) -> str:
         """Return the footer as text."""
-        links = f"{self.unsubscribe}: {unsubscribe_url}\n{self.preferences}: {preferences_url}\n"
-        return f"-- \n{self.address}\n{links}"
+        before, between, after = self.around_text
+        return f"{before}{unsubscribe_url}{between}{preferences_url}{after}"
+
+    @property
+    def around_html(self) -> tuple[str, str, str]:
+        """What stands before, between and after the two links in HTML."""
+        return (
+            f'<div style="{_STYLE};text-align:center">{self.address_html}<br><a href="',
+            f'" style="color:#5f6b7a">{self.unsubscribe}</a> &middot; <a href="',
+            f'" style="color:#5f6b7a">{self.preferences}</a></div>',
+        )
+
+    @property
+    def around_text(self) -> tuple[str, str, str]:
+        """What stands before, between and after the two links in a text."""
+        return (f"-- \n{self.address}\n{self.unsubscribe}: ", f"\n{self.preferences}: ", "\n")
 
 
 def brand_values(brand: Brand) -> dict[str, str]:

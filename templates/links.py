@@ -102,16 +102,18 @@ def _ascii_host(host: str) -> str:
 class Tracking:
     """The signed links of one message."""
 
-    __slots__ = ("_clicks", "_links", "_message_id", "_step", "own")
+    __slots__ = ("_clicks", "_step", "links", "own", "pieces", "tokens")
 
     def __init__(self, step: TrackingStep, message_id: int, links: Links) -> None:
+        self.links = links
+        self.tokens = step.signer.of(message_id)
         self._step = step
-        self._message_id = message_id
-        self._links = links
         self._clicks: dict[str, str] = {}
+        self.pieces: dict[bytes, list[bytes]] = {}
+        """Fixed links as they stand in the bodies, by encoding."""
         self.own = (
-            f"{step.base_url}/u/{step.signer.token(Purpose.UNSUBSCRIBE, message_id)}",
-            f"{step.base_url}/p/{step.signer.token(Purpose.PREFERENCES, message_id)}",
+            f"{step.base_url}/u/{self.tokens.of(Purpose.UNSUBSCRIBE)}",
+            f"{step.base_url}/p/{self.tokens.of(Purpose.PREFERENCES)}",
         )
         """The unsubscribe and the preferences link."""
 
@@ -119,9 +121,8 @@ class Tracking:
         """Return the signed link that leads to the http(s) link. Raises BadLink like `target_of`."""
         known = self._clicks.get(url)
         if known is None:
-            link_id = self._links.link_id(self._step.target(url))
-            token = self._step.signer.token(Purpose.CLICK, self._message_id, link_id)
-            known = self._clicks[url] = f"{self._step.base_url}/c/{token}"
+            (token,) = self.tokens.clicks([self.links.link_id(self._step.target(url))])
+            known = self._clicks[url] = f"{self._step.base_url}/c/{token.decode('ascii')}"
         return known
 
     def anything(self, url: str) -> str:
@@ -137,7 +138,7 @@ class Tracking:
 
     def opened(self) -> str:
         """Return the URL of the open pixel."""
-        return f"{self._step.base_url}/o/{self._step.signer.token(Purpose.OPEN, self._message_id)}.gif"
+        return f"{self._step.base_url}/o/{self.tokens.of(Purpose.OPEN)}.gif"
 
     def in_text(self, text: str) -> str:
         """Return the text with every bare http(s) link replaced by its signed link."""
@@ -145,7 +146,7 @@ class Tracking:
 
     def _bare(self, found: re.Match[str]) -> str:
         whole = found[0]
-        url = _without_punctuation(whole)
+        url = without_punctuation(whole)
         try:
             return self.click(url) + whole[len(url) :]
         except BadLink:
@@ -187,7 +188,7 @@ class TrackingStep:
         return url.startswith(self._own)
 
 
-def _without_punctuation(url: str) -> str:
+def without_punctuation(url: str) -> str:
     """Return the URL without what follows it in a sentence: full stops, a closing bracket it did not open."""
     while url and (url[-1] in ".,;:!?…»”’*" or (url[-1] in ")]}" and url.count(url[-1]) > url.count(_OPEN[url[-1]]))):
         url = url[:-1]

@@ -1,14 +1,13 @@
 """E-mails as bytes: prepared once for a step and a language, then filled in for each message.
 
-The parts of the head that are the same for all messages, the compiled templates and the targets of fixed links are made
-once; a message pays for its values, its signatures and the encoding of its two bodies.
+The parts of the head that are the same for all messages, the templates compiled to pieces of the body and the targets
+of fixed links are made once; a message pays for its values, its signatures and putting the pieces together.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -16,36 +15,35 @@ from typing import Any
 
 from markupsafe import escape
 
-from kernel.errors import ConfigError, InputError, Problem
+from kernel.errors import ConfigError
 from kernel.ids import digest, message_id_header
 from kernel.settings import Brand, Sender
 from kernel.signing import Signer
-from templates import markup
 from templates.addresses import wire_address
 from templates.bodies import encoded, wire_text
 from templates.budget import MAX_OUTPUT, Rendering
-from templates.context import EMAIL_SHAPE
 from templates.files import EmailTemplate
 from templates.footer import brand_values, footer_of
-from templates.headers import mailbox_field, raw_field, text_field
+from templates.headers import raw_field, text_field
+from templates.heading import step_fields
 from templates.links import Links, Tracking, TrackingStep
-from templates.plaintext import text_from_html
-from templates.prepared import Renderer, Workshop
-from templates.problems import TemplateProblem, refused
-from templates.sources import Piece
+from templates.preparation import prepare_email
+from templates.prepared import FAILURES
+from templates.problems import TemplateProblem
+from templates.wire_bodies import WireBodies
+from templates.wire_values import GaveUp
 
 MAX_SUBJECT = 500
-_LIST_ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 _GAPS = re.compile(r"\n{3,}")
-_DEFINITIONS = ("import", "from", "macro", "call")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposedMail:
     """One e-mail, ready for the wire.
 
-    `data` ends its lines with CRLF and is not dot-stuffed. `needs_smtputf8` marks a recipient whose local part is not
-    ASCII: a server that does not offer SMTPUTF8 can never take it (RFC 6531 section 3.5).
+    `data` ends its lines with CRLF, and no line begins with a full stop: there is nothing to stuff. `needs_smtputf8`
+    marks a recipient whose local part is not ASCII: a server that does not offer SMTPUTF8 can never take it (RFC 6531
+    section 3.5).
     """
 
     envelope_from: str
@@ -56,70 +54,11 @@ class ComposedMail:
     needs_smtputf8: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedEmail:
-    """The compiled parts of an e-mail template, and the fixed links of its HTML by the variable of each."""
-
-    subject: Renderer
-    html: Renderer
-    text: Renderer
-    links: Mapping[str, str]
-    derived: bool
-    """Whether the text was derived from the HTML: then empty lines that statements leave are drawn together."""
-
-
-def prepare_email(template: EmailTemplate) -> PreparedEmail:
-    """Compile an e-mail template and check all that can be checked without a message.
-
-    Raises:
-        InputError: syntax, names no message has, links no message may carry, MJML or styles that do not parse.
-    """
-    workshop = Workshop(template.files, EMAIL_SHAPE)
-    problems: list[Problem] = []
-    with _gathering(problems):
-        subject = _plain(workshop, template.subject)
-    with _gathering(problems):
-        pieces = workshop.pieces(template.body)
-        document = markup.document(pieces, path=template.body, language=template.language)
-        html = workshop.markup(template.body, markup.with_constructs(document))
-        if template.text is None:
-            text = _derived(workshop, template.body, pieces, document)
-    if template.text is not None:
-        with _gathering(problems):
-            text = _plain(workshop, template.text)
-    if problems:
-        raise InputError(problems)
-    links = {name: url for url, name in document.aside.links.items()}
-    return PreparedEmail(subject=subject, html=html, text=text, links=links, derived=template.text is None)
-
-
-@contextmanager
-def _gathering(problems: list[Problem]) -> Iterator[None]:
-    """Keep what is wrong with one file for later, so that the others are looked at too."""
-    try:
-        yield
-    except InputError as error:
-        problems.extend(error.problems)
-
-
-def _plain(workshop: Workshop, path: str) -> Renderer:
-    return workshop.text(path, markup.plain(workshop.pieces(path)))
-
-
-def _derived(workshop: Workshop, body: str, pieces: list[Piece], document: markup.Document) -> Renderer:
-    _check_derivable(pieces, body)
-    text = markup.Document(text=text_from_html(document.text, document.aside), aside=document.aside)
-    return workshop.text(body, markup.with_constructs(text), known_as=f"{body} (as text)")
-
-
-def _check_derivable(pieces: list[Piece], body: str) -> None:
-    macro = next((piece for piece in pieces if piece.keyword in _DEFINITIONS), None)
-    if macro is not None:
-        raise refused(macro.place, "no text can be derived from a body with macros", f"write a body.txt beside {body}")
-
-
 class MailStep:
-    """Composes the e-mails of one step of a campaign in one language."""
+    """Composes the e-mails of one step of a campaign in one language.
+
+    Threads may share it: what it remembers (the date's field, the ids of fixed links) is replaced whole.
+    """
 
     def __init__(
         self,
@@ -134,6 +73,7 @@ class MailStep:
         utm: Mapping[str, str],
         installation: str,
         transactional: bool = False,
+        fast: bool = True,
     ) -> None:
         """Prepare the step.
 
@@ -148,6 +88,7 @@ class MailStep:
             utm: Values of UTM parameters by name without prefix.
             installation: This database's own name, which stands in every Message-ID.
             transactional: No unsubscribe links, no footer, no list headers.
+            fast: False makes every body the plain way, which the fast one is compared with.
 
         Raises:
             InputError: something is wrong with the template.
@@ -166,10 +107,13 @@ class MailStep:
             "sender": {"name": sender.name, "email": sender.email},
             "campaign": campaign,
         }
+        self._wire = WireBodies(
+            self._email, self._tracking, self._footer, self._postal, self._static, bulk=not transactional, fast=fast
+        )
         try:
             self._domain = wire_address(sender.email).domain
             self._bounce_domain = wire_address(f"x@{sender.bounce_domain or self._domain}").domain
-            self._head = _step_head(sender, campaign, list_id, transactional=transactional)
+            self._head = step_fields(sender, campaign, list_id, transactional=transactional)
         except (ValueError, TemplateProblem) as error:
             raise ConfigError(f"sender {sender.email!r}: {error}") from error
         boundary = b"=_" + digest(installation, list_id, template.name)[:24].encode()
@@ -196,15 +140,17 @@ class MailStep:
         """
         recipient = wire_address(address)
         tracking = Tracking(self._tracking, message_id, links)
-        subject, text, html = self._rendered(tracking, context)
+        unsubscribe, preferences = tracking.own
+        variables = {**context, **self._static, "unsubscribe_url": unsubscribe, "preferences_url": preferences}
+        subject = self._subject(variables, tracking)
+        variables["subject"] = subject
+        (html_coding, html_lines), (text_coding, text_lines) = self._bodies(variables, tracking)
         header_id = message_id_header(message_id, self._installation, self._domain)
-        text_coding, text_lines = encoded(wire_text(text, "text"))
-        html_coding, html_lines = encoded(wire_text(html, "HTML"))
         data = (
             self._date_field(date),
             f"Message-ID: {header_id}\r\nTo: {recipient.text}\r\n".encode(),
             text_field("Subject", subject),
-            self._unsubscribe_fields(tracking),
+            self._unsubscribe_fields(unsubscribe),
             self._head,
             *(self._text_part, text_coding, b"\r\n\r\n", text_lines),
             *(b"\r\n", self._html_part, html_coding, b"\r\n\r\n", html_lines),
@@ -212,7 +158,7 @@ class MailStep:
             self._end,
         )
         return ComposedMail(
-            envelope_from=f"bounce+{self._signer.address_token(message_id)}@{self._bounce_domain}",
+            envelope_from=f"bounce+{tracking.tokens.address()}@{self._bounce_domain}",
             envelope_to=recipient.text,
             message_id_header=header_id,
             subject=subject,
@@ -220,30 +166,46 @@ class MailStep:
             needs_smtputf8=recipient.needs_smtputf8,
         )
 
-    def _rendered(self, tracking: Tracking, context: Mapping[str, Any]) -> tuple[str, str, str]:
-        unsubscribe, preferences = tracking.own
-        variables = {**context, **self._static, "unsubscribe_url": unsubscribe, "preferences_url": preferences}
+    def _subject(self, variables: dict[str, Any], tracking: Tracking) -> str:
         variables["footer"] = ""
-        subject = Rendering(variables, tracking.anything, limit=MAX_SUBJECT * 10, one_line=True)
-        variables["subject"] = subject_line = _one_line(self._email.subject.render(subject))
+        rendering = Rendering(variables, tracking.anything, limit=MAX_SUBJECT * 10, one_line=True)
+        return _one_line(self._email.subject.render(rendering))
+
+    def _bodies(self, variables: dict[str, Any], tracking: Tracking) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+        """Return encoding and lines of HTML and text: the fast way, and where that gives up, the plain way."""
+        wire = self._wire
+        try:
+            html = wire.html(variables, tracking)
+        except (GaveUp, *FAILURES):
+            html = encoded(wire_text(self._html(variables, tracking), "HTML"))
+        try:
+            text = wire.text(variables, tracking)
+        except (GaveUp, *FAILURES):
+            text = encoded(wire_text(self._text(variables, tracking), "text"))
+        return html, text
+
+    def _html(self, variables: dict[str, Any], tracking: Tracking) -> str:
         variables |= {name: tracking.click(url) for name, url in self._email.links.items()}
-        variables["footer"] = html_footer = self._footer.html(unsubscribe, preferences)
+        unsubscribe, preferences = tracking.own
+        variables["footer"] = footer = self._footer.html(unsubscribe, preferences)
         html = self._email.html.render(Rendering(variables, tracking.anything))
-        variables["footer"] = text_footer = self._footer.text(unsubscribe, preferences)
+        _check_size(html)
+        tail = f'<img src="{tracking.opened()}" width="1" height="1" alt="">'
+        wanted = () if self._transactional else (unsubscribe, preferences, self._postal[0])
+        return _before_end(html, tail if all(part in html for part in wanted) else f"{footer}{tail}")
+
+    def _text(self, variables: dict[str, Any], tracking: Tracking) -> str:
+        variables |= {name: tracking.click(url) for name, url in self._email.links.items()}
+        unsubscribe, preferences = tracking.own
+        variables["footer"] = footer = self._footer.text(unsubscribe, preferences)
         text = tracking.in_text(self._email.text.render(Rendering(variables, tracking.anything))).strip("\n")
         if self._email.derived and "\n\n\n" in text:
             text = _GAPS.sub("\n\n", text)
-        if max(len(html), len(text)) > MAX_OUTPUT:
-            raise TemplateProblem(f"the body is larger than {MAX_OUTPUT:,} characters")
+        _check_size(text)
         if not text.strip():
             raise TemplateProblem("the text part is empty")
-        wanted = () if self._transactional else (unsubscribe, preferences)
-        if not all(link in text for link in wanted) or (wanted and self._postal[1] not in text):
-            text = f"{text}\n\n{text_footer}"
-        tail = f'<img src="{tracking.opened()}" width="1" height="1" alt="">'
-        if not all(link in html for link in wanted) or (wanted and self._postal[0] not in html):
-            tail = f"{html_footer}{tail}"
-        return subject_line, text, _before_end(html, tail)
+        wanted = () if self._transactional else (unsubscribe, preferences, self._postal[1])
+        return text if all(part in text for part in wanted) else f"{text}\n\n{footer}"
 
     def _date_field(self, date: datetime) -> bytes:
         known, field = self._dated
@@ -252,30 +214,16 @@ class MailStep:
             self._dated = (date, field)
         return field
 
-    def _unsubscribe_fields(self, tracking: Tracking) -> bytes:
+    def _unsubscribe_fields(self, unsubscribe: str) -> bytes:
         if self._transactional:
             return b""
-        link = raw_field("List-Unsubscribe", f"<{tracking.own[0]}>")
+        link = raw_field("List-Unsubscribe", f"<{unsubscribe}>")
         return link + b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
 
 
-def _step_head(sender: Sender, campaign: str, list_id: str, *, transactional: bool) -> bytes:
-    """Return the fields every message of the step shares."""
-    fields = [mailbox_field("From", sender.name, wire_address(sender.email).text)]
-    if sender.reply_to:
-        fields.append(mailbox_field("Reply-To", "", wire_address(sender.reply_to).text))
-    if transactional:
-        fields.append(raw_field("Auto-Submitted", "auto-generated"))
-    else:
-        name = list_id.strip("<>")
-        if not _LIST_ID.fullmatch(name):
-            raise ValueError(f"{list_id!r} cannot be a List-Id; it looks like a domain name")
-        fields += [raw_field("List-Id", f"<{name}>"), raw_field("Precedence", "bulk")]
-    if sender.feedback_id:
-        kind = "transactional" if transactional else "marketing"
-        fields.append(raw_field("Feedback-ID", f"{campaign}::{kind}:{sender.feedback_id}"))
-    fields.append(raw_field("X-Auto-Response-Suppress", "OOF, AutoReply"))
-    return b"".join(fields)
+def _check_size(body: str) -> None:
+    if len(body) > MAX_OUTPUT:
+        raise TemplateProblem(f"the body is larger than {MAX_OUTPUT:,} characters")
 
 
 def _one_line(subject: str) -> str:

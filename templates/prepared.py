@@ -21,10 +21,10 @@ from templates.filters import template_filters
 from templates.links import BadLink
 from templates.markup import Source
 from templates.problems import Place, TemplateProblem, problem_at, refused
-from templates.sandbox import Sandbox
+from templates.sandbox import Names, Sandbox
 from templates.sources import Piece, pieces_of, reference, resolved, text_of
 
-_FAILURES = (
+FAILURES = (
     TemplateError,
     BadLink,
     TypeError,
@@ -38,12 +38,21 @@ _FAILURES = (
 
 
 class Renderer:
-    """One compiled part of a template."""
+    """One compiled part of a template; `environment` and `source` are what it was compiled of."""
 
-    def __init__(self, template: Template, places: Mapping[str, Mapping[int, Place]], path: str) -> None:
+    def __init__(
+        self,
+        template: Template,
+        environment: Sandbox,
+        source: str,
+        places: Mapping[str, Mapping[int, Place]],
+        path: str,
+    ) -> None:
+        self.environment = environment
+        self.source = source
+        self.path = path
         self._template = template
         self._places = places
-        self._path = path
 
     def render(self, rendering: Rendering) -> str:
         """Return the part filled in with the rendering's variables.
@@ -53,9 +62,9 @@ class Renderer:
         """
         token = RENDERING.set(rendering)
         try:
-            context = self._template.new_context(rendering.variables)
+            context = Names(self.environment, rendering.variables, self.path)
             return "".join(self._template.root_render_func(context))
-        except _FAILURES as error:
+        except FAILURES as error:
             where = self._place_of(error)
             raise TemplateProblem(f"{where}: {_in_words(error)}") from error
         finally:
@@ -63,13 +72,13 @@ class Renderer:
 
     def _place_of(self, error: BaseException) -> Place:
         """Return where in the author's files the innermost template frame of the traceback stands."""
-        place = Place(self._path, 1)
+        place = Place(self.path, 1)
         trace = error.__traceback__
         while trace is not None:
             template = trace.tb_frame.f_globals.get("__jinja_template__")
             if template is not None:
                 line = template.get_corresponding_lineno(trace.tb_lineno)
-                place = place_near(self._places.get(template.name or "", {}), line, template.name or self._path)
+                place = place_near(self._places.get(template.name or "", {}), line, template.name or self.path)
             trace = trace.tb_next
         return place
 
@@ -139,7 +148,7 @@ class Workshop:
         for piece_path in _imports(tree):
             self._check_import(environment, piece_path)
         template = Template.from_code(environment, code, dict(environment.globals))
-        return Renderer(template, self._places, path)
+        return Renderer(template, environment, source.text, self._places, path)
 
     def _check_import(self, environment: Sandbox, path: str) -> None:
         try:

@@ -18,8 +18,8 @@ from typing import Any
 
 from jinja2 import StrictUndefined, nodes, pass_context
 from jinja2.exceptions import SecurityError, TemplateAssertionError
-from jinja2.nodes import Node
-from jinja2.runtime import LoopContext, Macro
+from jinja2.nodes import EvalContext, Node
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 from jinja2.visitor import NodeTransformer
@@ -131,6 +131,28 @@ def _path_of(variables: Any, owner: Any, depth: int = 0) -> str:
     return ""
 
 
+class Names(Context):
+    """The variables of one rendering, without what Jinja's own context prepares for inheritance."""
+
+    def __init__(self, environment: Sandbox, variables: dict[str, Any], name: str) -> None:
+        """Take the variables of a message; they are only read."""
+        self.parent = variables
+        self.vars = {}
+        self.environment = environment
+        self.eval_ctx = environment.eval_ctx
+        self.exported_vars = set()
+        self.name = name
+        self.globals_keys = environment.global_names
+        self.blocks = {}
+
+    def resolve_or_missing(self, key: str) -> Any:
+        """Return a variable of the template, of the message, or of the environment."""
+        for names in (self.parent, self.vars, self.environment.globals):
+            if key in names:
+                return names[key]
+        return missing
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment every template is compiled in; one per kind of part."""
 
@@ -149,6 +171,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.globals.clear()
         self.globals["range"] = capped_range
+        self.global_names = set(self.globals)
+        self.eval_ctx = EvalContext(self)
         self.filters = {**filters, "_counted": _counted, "_spend": _spend, "_captured": _captured, "_joined": _joined}
         kept = "boolean defined divisibleby eq even false ge gt in integer iterable le lower lt mapping ne none number"
         self.tests = {name: self.tests[name] for name in f"{kept} odd sequence string true undefined upper".split()}

@@ -76,3 +76,27 @@ def test_a_new_key_in_front_keeps_old_links_alive() -> None:
 def test_a_weak_ring_is_refused(ring: list[bytes]) -> None:
     with pytest.raises(ConfigError, match="at least 32 characters; make one with `openssl rand -hex 32`"):
         Signer(ring)
+
+
+def test_tokens_of_the_form_before_stay_valid() -> None:
+    """Links in mail that was sent live for years; these were made by the code that signed each with HMAC-SHA256."""
+    click = SIGNER.verify(Purpose.CLICK, "RYCt4gTQhgPlO-x0qAQJSyXDwRkHmKr-")
+    assert click == Signed(message_id=10_000_000, number=50_000)
+    assert SIGNER.verify(Purpose.UNSUBSCRIBE, "RQcAXoAl-HQOVjtrhqN-mJ3k_Q") == Signed(message_id=7, number=0)
+    assert SIGNER.verify_address("iudqbveuo7yksefgx6adfgrxojbqcoi") == Signed(message_id=7, number=0)
+    assert SIGNER.verify(Purpose.OPEN, "RQcAXoAl-HQOVjtrhqN-mJ3k_Q") is None
+
+
+@given(NUMBERS, st.lists(NUMBERS, max_size=10))
+def test_tokens_made_together_are_those_made_one_by_one(message_id: int, numbers: list[int]) -> None:
+    tokens = SIGNER.of(message_id)
+    assert [token.decode() for token in tokens.clicks(numbers)] == [
+        SIGNER.token(Purpose.CLICK, message_id, number) for number in numbers
+    ]
+    for purpose in set(Purpose) - {Purpose.CLICK}:
+        assert tokens.of(purpose) == SIGNER.token(purpose, message_id)
+    assert tokens.address() == SIGNER.address_token(message_id)
+
+
+def test_an_endless_token_is_nobodys() -> None:
+    assert SIGNER.verify(Purpose.CLICK, "A" * 100_000) is None

@@ -1,0 +1,82 @@
+"""Values of one message as pieces of its bodies: what code compiled for the wire calls.
+
+Each of the functions for values takes what an expression gave, pays for it, and returns the piece; those named `made`
+take what a block of the template made, which is paid for and escaped already. All raise GaveUp where the piece might
+not be what the other way would make of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from markupsafe import escape
+
+from templates.bodies import Coding
+from templates.budget import RENDERING
+from templates.sandbox import printed
+
+_MOST_KEPT = 2_000
+"""Bytes of a value that is kept for its next place; a longer one is paid for each time."""
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""What a body may not hold, and carriage returns, which only mean a line's end together with what follows."""
+
+
+class GaveUp(Exception):
+    """Raised where the fast way cannot be sure to give what the other one gives."""
+
+
+def keep(kept: dict[int, bytes], number: int, piece: bytes) -> bytes:
+    """Keep a piece for the next place of its expression, and return it."""
+    if len(piece) <= _MOST_KEPT:
+        kept[number] = piece
+    return piece
+
+
+class ValueFunctions(NamedTuple):
+    """What makes pieces of values, of what a block of the template made, and of a link that was made to be tracked."""
+
+    shown: Callable[[Any], bytes]
+    made: Callable[[Any], bytes]
+    linked: Callable[[Any], bytes]
+
+
+def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFunctions:
+    """Return what makes the pieces of a body.
+
+    Args:
+        coding: Of the body.
+        base_url: What own links begin with.
+        html: Whether values are escaped; if not, a value that might hold a link gives up, since links in texts are
+            found where they stand.
+    """
+    piece = coding.value
+
+    def made(value: Any) -> bytes:
+        text = str(value)
+        if not text.isprintable() and CONTROLS.search(text):
+            raise GaveUp
+        if not html and ("://" in text or text.startswith("/")):
+            raise GaveUp
+        if not text.isascii():
+            _note_wide()
+        return piece(text)
+
+    def escaped(value: Any) -> bytes:
+        return made(escape(printed(value)))
+
+    def shown(value: Any) -> bytes:
+        return made(printed(value))
+
+    def linked(value: Any) -> bytes:
+        # An own link is left alone in a text, and has nothing in it to look for.
+        return piece(str(value)) if value.startswith(base_url) else made(value)
+
+    return ValueFunctions(escaped if html else shown, made, linked)
+
+
+def _note_wide() -> None:
+    rendering = RENDERING.get()
+    if rendering is not None:
+        rendering.wide = True

@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "processes": ("up", "worker", "scheduler", "web", "inbound", "redis"),
     "ledger": ("ledger", "lanes"),
+    "suppressions": ("suppressions",),
     "reports": ("report", "funnel", "attribute"),
 }
 """Which module of this room brings which commands: a command waits for its own module alone, not for all of them."""

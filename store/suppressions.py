@@ -363,3 +363,24 @@ def _last_lift(connection: Connection, channel: Channel, address: str, reason: S
         suppression_words.c.action == SuppressionAction.LIFTED,
     )
     return connection.execute(lifted).scalar_one() or 0
+
+
+def signs_and_bounces(connection: Connection, channel: Channel, address: str) -> list[tuple[datetime, str, int, str]]:
+    """Return what happened to messages to an address that bears on it: when, what, by which message, in what words."""
+    said_of = select(suppression_words.c.message_id).where(
+        suppression_words.c.channel == channel,
+        suppression_words.c.address == address,
+        suppression_words.c.message_id.is_not(None),
+    )
+    holders = _holders(connection, channel, address, list(connection.execute(said_of).scalars()))
+    kinds = (*COUNTED, *SIGNS_OF_LIFE)
+    happened = connection.execute(_events_of(holders, channel, address, kinds).add_columns(message_events.c.kind))
+    looked = connection.execute(
+        select(touches.c.at, touches.c.kind, touches.c.message_id).where(
+            touches.c.message_id.in_(_sent_to(holders, channel, address)),
+            touches.c.kind.in_((TouchKind.OPEN, TouchKind.CLICK)),
+            touches.c.verdict == Verdict.HUMAN,
+        )
+    )
+    found = [(from_ms(row.at_ms), str(row.kind), int(row.message_id), str(row.detail)) for row in happened]
+    return sorted(found + [(row.at, str(row.kind), int(row.message_id), "by a person") for row in looked])

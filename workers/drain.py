@@ -67,6 +67,7 @@ class Drain:
         self._lease = lease
         self._folder = workspace.data_dir / "flight"
         self._first_retry = duration(workspace.settings.limits.first_retry)
+        self._suppression = workspace.settings.suppression
 
     def run(self, lane: str, *, budget: timedelta, stopping: Callable[[], bool]) -> int:
         """Send what is due in a lane until nothing is, the budget is spent, or the process is to stop.
@@ -74,7 +75,7 @@ class Drain:
         Returns:
             How many messages the gateway took over.
         """
-        recover(self._engine, prices=self._prices, retry_after=self._first_retry)
+        recover(self._engine, prices=self._prices, retry_after=self._first_retry, suppression=self._suppression)
         channel = self._channel(lane)
         if channel is None:
             log.error("lane_without_gateway", lane=lane, remedy="put the gateway back into carillon.yaml")
@@ -204,7 +205,7 @@ class Drain:
         for attempt in range(8):
             try:
                 with writing(self._engine) as connection:
-                    write_outcomes(connection, claimed.id, outcomes)
+                    write_outcomes(connection, claimed.id, outcomes, suppression=self._suppression)
                     self._settle_lane(connection, claimed.lane, outcomes, down)
                     faultpoint(FaultPoint.BEFORE_OUTCOMES_COMMIT)
             except DBAPIError as error:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from kernel.vocabulary import Channel, SuppressionReason
+from kernel.settings import SuppressionSettings
+from kernel.vocabulary import Channel, MessageEventKind, SuppressionReason
 from store.attempts import write_attempts
 from store.changes import touch_recipients
-from store.feedback import settle_early_words
+from store.feedback import record_message_event, settle_early_words
 from store.ledger import Ending, Outcome, finish
-from store.suppressions import suppress
+from store.message_facts import message_fact
+from store.suppressions import count_bounces, suppress
+from workers.inbound.statuses import BounceKind, classify, telling_code
 
 _PERHAPS_OUT = (Ending.ACCEPTED, Ending.IN_DOUBT)
-_ENHANCED = re.compile(r"\b[45]\.\d{1,3}\.\d{1,3}\b")
-_HARD_BOUNCES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
-"""Enhanced codes that say the address itself is dead. Source: RFC 3463, IANA enhanced status codes."""
+_COUNTED: dict[BounceKind, MessageEventKind] = {
+    BounceKind.SOFT: MessageEventKind.SOFT_BOUNCED,
+    BounceKind.FULL: MessageEventKind.MAILBOX_FULL,
+}
+_ABOUT_THE_RECIPIENT = ("1", "2", "4")
+"""Subjects of enhanced codes: addressing, mailbox, routing. A refusal for anything else may be our own fault."""
 
 
 def write_outcomes(
-    connection: Connection, claim_id: int, outcomes: Sequence[Outcome], *, recovered: bool = False, last: bool = True
+    connection: Connection,
+    claim_id: int,
+    outcomes: Sequence[Outcome],
+    *,
+    suppression: SuppressionSettings,
+    recovered: bool = False,
+    last: bool = True,
 ) -> None:
-    """Commit outcomes of a chunk, settle what came back about it already, and suppress addresses called dead.
+    """Commit outcomes of a chunk, settle what came back about it already, and draw the consequences of refusals.
 
     An address the relay calls dead at once is as dead as one that bounces later. With the last outcomes the claim is
     given back. `recovered` says that the worker was gone and its flight recorder told.
@@ -34,19 +45,32 @@ def write_outcomes(
     settle_early_words(connection, out)
     touch_recipients(connection, out)
     for outcome in outcomes:
-        if outcome.ending is Ending.REFUSED and outcome.parts is None and _is_hard_bounce(outcome.reply):
-            suppress(
-                connection,
-                channel=Channel.EMAIL,
-                address=outcome.address,
-                reason=SuppressionReason.HARD_BOUNCE,
-                at=outcome.at,
-                message_id=outcome.message_id,
-                detail=outcome.reply,
-            )
+        if outcome.ending is Ending.REFUSED and outcome.parts is None:
+            _draw_consequences(connection, outcome, suppression)
 
 
-def _is_hard_bounce(reply: str) -> bool:
-    """Read the enhanced code out of an SMTP reply, as kept in the flight recorder too."""
-    found = _ENHANCED.search(reply)
-    return found is not None and found[0] in _HARD_BOUNCES
+def _draw_consequences(connection: Connection, outcome: Outcome, settings: SuppressionSettings) -> None:
+    """Suppress a dead address; count a refusal that may pass. By the table that bounces are read by.
+
+    Only a code proves anything here: words without one are the relay's, and may be about us.
+    """
+    code = telling_code("", outcome.reply)
+    kind = classify(code, outcome.reply) if code else None
+    if kind is BounceKind.HARD:
+        suppress(
+            connection,
+            channel=Channel.EMAIL,
+            address=outcome.address,
+            reason=SuppressionReason.HARD_BOUNCE,
+            at=outcome.at,
+            message_id=outcome.message_id,
+            detail=outcome.reply,
+        )
+        return
+    counted = _COUNTED.get(kind) if kind is not None and code.split(".")[1] in _ABOUT_THE_RECIPIENT else None
+    message = message_fact(connection, outcome.message_id) if counted else None
+    if counted is None or message is None or message.channel is not Channel.EMAIL:
+        return
+    key = f"{counted}:{message.id}"
+    record_message_event(connection, key=key, message_id=message.id, kind=counted, at=outcome.at, detail=outcome.reply)
+    count_bounces(connection, message, counted, settings)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 from kernel.clock import from_ms
 from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.ids import boot_id, host_name
+from kernel.settings import SuppressionSettings
 from kernel.vocabulary import FailReason
 from store.engine import reading, writing
 from store.ledger import (
@@ -39,13 +40,16 @@ _ENDINGS = {
 }
 
 
-def recover(engine: Engine, *, prices: Mapping[str, int | None], retry_after: timedelta) -> int:
+def recover(
+    engine: Engine, *, prices: Mapping[str, int | None], retry_after: timedelta, suppression: SuppressionSettings
+) -> int:
     """Settle every claim that has lost its worker; return how many.
 
     Args:
         engine: The database.
         prices: What one part costs by lane, in millionths of the currency; lanes without a price may be left out.
         retry_after: When what had been deferred is tried again.
+        suppression: What refusals that may pass lead to.
 
     On this host a dead owner is told by its recorder's lock, at once; a living but silent one by its lease. Claims
     of other hosts are left to those hosts for an hour past their lease; after that their `sending` is in doubt.
@@ -54,7 +58,8 @@ def recover(engine: Engine, *, prices: Mapping[str, int | None], retry_after: ti
     with reading(engine) as connection:
         candidates = abandoned(connection, host)
     return sum(
-        _settle(engine, candidate, host, boot, prices.get(candidate.lane), retry_after) for candidate in candidates
+        _settle(engine, candidate, host, boot, prices.get(candidate.lane), retry_after, suppression)
+        for candidate in candidates
     )
 
 
@@ -64,13 +69,19 @@ def recorder_path(folder: str, claim_id: int) -> Path:
 
 
 def _settle(
-    engine: Engine, claim: Abandoned, host: str, boot: str, price_micro: int | None, retry_after: timedelta
+    engine: Engine,
+    claim: Abandoned,
+    host: str,
+    boot: str,
+    price_micro: int | None,
+    retry_after: timedelta,
+    suppression: SuppressionSettings,
 ) -> bool:
     recorder = None
     if claim.host == host and claim.boot == boot:
         recorder = FlightRecorder.rescue(recorder_path(claim.recorder, claim.id))
     if recorder is None:
-        return _settle_blind(engine, claim)
+        return _settle_blind(engine, claim, suppression)
     if not recorder.owner_is_dead():
         with reading(engine) as connection:
             late = lease_over(connection, claim.id)
@@ -91,7 +102,7 @@ def _settle(
             )
             for m in sending
         ]
-        write_outcomes(connection, claim.id, outcomes, recovered=True, last=False)
+        write_outcomes(connection, claim.id, outcomes, suppression=suppression, recovered=True, last=False)
         release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_RECOVERY_COMMIT)
     faultpoint(FaultPoint.AFTER_RECOVERY_COMMIT)
@@ -100,7 +111,7 @@ def _settle(
     return True
 
 
-def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
+def _settle_blind(engine: Engine, claim: Abandoned, suppression: SuppressionSettings) -> bool:
     """Settle a claim without a recorder: never marked `sending` is safe; the rest cannot be known."""
     with writing(engine) as connection:
         if not claim.foreign_grace_over and not lease_over(connection, claim.id):
@@ -112,7 +123,7 @@ def _settle_blind(engine: Engine, claim: Abandoned) -> bool:
         outcomes = [
             Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words, address=to.get(m, "")) for m in doubtful
         ]
-        write_outcomes(connection, claim.id, outcomes, recovered=True, last=False)
+        write_outcomes(connection, claim.id, outcomes, suppression=suppression, recovered=True, last=False)
         release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_BLIND_COMMIT)
     log.warning("chunk_recovered_blind", claim=claim.id, in_doubt=len(doubtful))

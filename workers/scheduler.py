@@ -55,7 +55,12 @@ class Ticker:
     def sweep(self) -> None:
         """Settle chunks of dead workers, send again what a campaign wants sent again, close runs that have ended."""
         settings = self._workspace.settings
-        recover(self._engine, prices=prices_micro(self._workspace), retry_after=duration(settings.limits.first_retry))
+        recover(
+            self._engine,
+            prices=prices_micro(self._workspace),
+            retry_after=duration(settings.limits.first_retry),
+            suppression=settings.suppression,
+        )
         resend_by_policy(self._engine, now=self._clock())
         close_finished_runs(self._engine, now=self._clock())
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 
-from kernel.settings import Workspace
+from kernel.settings import SuppressionSettings, Workspace
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, Subject, TouchKind, Verdict
 from store.changes import Changes, forget_changes, read_changes, touch, touch_products, touch_profiles
 from store.engine import reading, writing
@@ -159,7 +159,7 @@ def test_a_chunk_of_messages_that_left_is_one_note(engine: Engine) -> None:
     endings = [Ending.ACCEPTED, Ending.IN_DOUBT, Ending.REFUSED, Ending.UNTOUCHED]
     outcomes = [Outcome(message_id=m.id, ending=endings[at % 4], at=NOW) for at, m in enumerate(held.messages)]
     with noted(engine) as found, writing(engine) as connection:
-        write_outcomes(connection, held.id, outcomes)
+        write_outcomes(connection, held.id, outcomes, suppression=SuppressionSettings())
     out = [m.contact_id for at, m in enumerate(held.messages) if at % 4 < 2]
     with reading(engine) as connection:
         assert read_changes(connection).contacts.tolist() == sorted(out)

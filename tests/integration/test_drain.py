@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from kernel.clock import from_ms, to_ms
-from kernel.settings import Workspace, load_workspace
+from kernel.settings import SuppressionSettings, Workspace, load_workspace
 from kernel.vocabulary import Channel, SuppressionReason
 from store.engine import reading, writing
 from store.feedback import suppress
@@ -126,6 +126,23 @@ def test_a_dead_address_is_refused_and_suppressed(engine: Engine, drain: Drain) 
     with reading(engine) as connection:
         row = connection.execute(select(suppressions)).one()
     assert (row.address, row.reason) == ("rcpt550+1@customer.example", "hard_bounce")
+
+
+def test_refusals_that_may_pass_are_counted_and_those_of_the_content_are_not(engine: Engine, drain: Drain) -> None:
+    faults = ("rcptfull", "rcptroute", "body550")
+    for number in range(3):
+        for fault in faults:
+            # A full mailbox is tried again; here the first try is the last.
+            spec = {**SPEC, "limits": {"max_attempts": 1}}
+            seed_messages(engine, 1, address=f"{fault}+x@customer.example", spec=spec, name=f"{fault}-{number}")
+    run(drain)
+    assert states(engine) == {"failed": 9}
+    with reading(engine) as connection:
+        found = connection.execute(select(suppressions.c.address, suppressions.c.reason)).all()
+    assert sorted(found) == [
+        ("rcptfull+x@customer.example", "mailbox_full"),
+        ("rcptroute+x@customer.example", "soft_bounce"),
+    ]
 
 
 def test_a_greylisted_message_waits_and_is_tried_again(engine: Engine, drain: Drain, server: SinkServer) -> None:
@@ -259,7 +276,7 @@ def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engin
     seed_messages(engine, 4)
     mine, recorder = abandon(engine, tmp_path, timedelta(hours=1))
     recorder.close(remove=False)  # The lock goes as it does when a process dies.
-    assert recover(engine, prices={}, retry_after=SHORT) == 1
+    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
     with reading(engine) as connection:
         got = [row.state for row in connection.execute(select(messages).order_by(messages.c.id))]
         sent = connection.execute(select(messages).where(messages.c.state == "sent")).one()
@@ -274,11 +291,11 @@ def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engin
 def test_a_living_workers_chunk_is_left_alone_until_its_lease_runs_out(engine: Engine, tmp_path: Path) -> None:
     seed_messages(engine, 4)
     _, recorder = abandon(engine, tmp_path, timedelta(hours=1))
-    assert recover(engine, prices={}, retry_after=SHORT) == 0
+    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 0
     assert states(engine) == {"claimed": 4}
     with writing(engine) as connection:
         connection.execute(update(claims).values(lease_until=datetime.now(UTC) - timedelta(seconds=1)))
-    assert recover(engine, prices={}, retry_after=SHORT) == 1
+    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
     assert states(engine) == {"sent": 1, "in_doubt": 1, "failed": 1, "planned": 1}
     recorder.close(remove=True)
 
@@ -287,5 +304,5 @@ def test_after_a_restart_of_the_machine_the_recorder_is_not_believed(engine: Eng
     seed_messages(engine, 4)
     _, recorder = abandon(engine, tmp_path, timedelta(seconds=-1), boot="before")
     recorder.close(remove=False)
-    assert recover(engine, prices={}, retry_after=SHORT) == 1
+    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
     assert states(engine) == {"in_doubt": 4}

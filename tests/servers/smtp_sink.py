@@ -2,7 +2,7 @@
 
 What it does to a message is written in the recipient's local part, as `<fault>+<anything>@…`:
 
-    rcpt550 rcpt450 rcpt421 rcptpolicy rcptdrop        at RCPT
+    rcpt550 rcptfull rcptroute rcpt450 rcpt421 rcptpolicy rcptdrop        at RCPT
     mail451                                             (in the sender's local part) at MAIL
     data451 data554 datadrop                            at DATA
     body450 body550 bodypolicy body421 bodygarbage      after the final dot: refused
@@ -29,6 +29,8 @@ from pathlib import Path
 _MESSAGE_ID = re.compile(rb"^message-id:\s*(<[^>\r\n]+>)", re.IGNORECASE | re.MULTILINE)
 _REPLIES = {
     "rcpt550": b"550 5.1.1 no such user\r\n",
+    "rcptfull": b"550 5.2.2 over quota\r\n",
+    "rcptroute": b"550 5.4.4 no route\r\n",
     "rcpt450": b"450 4.2.1 try later\r\n",
     "rcpt421": b"421 4.3.2 closing\r\n",
     "rcptpolicy": b"550 5.7.26 sender not authenticated\r\n",

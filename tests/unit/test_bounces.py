@@ -52,6 +52,7 @@ def test_a_redacted_complaint_still_names_our_message() -> None:
         ("5.1.10", "", "hard"),
         ("5.2.1", "", "hard"),
         ("5.1.0", "Address rejected", "hard"),
+        ("5.1.0", "<news@acme.example>: Sender address rejected", "soft"),
         ("4.1.1", "", "soft"),
         ("5.2.2", "", "full"),
         ("4.2.2", "", "full"),

@@ -49,6 +49,9 @@ _BY_CLASS: dict[str, BounceKind] = {
 _WEAK = re.compile(r"\d\.0\.0|5\.1\.0|5\.5\.0")
 """Codes that say no more than "it failed"; Outlook.com's "5.5.0 mailbox unavailable" is an unknown user."""
 
+_SENDER = re.compile(r"sender|mail from|return.path", re.IGNORECASE)
+"""5.1.0 says "an address"; where the words speak of the sender, it is not the recipient's."""
+
 _POLICY = re.compile(
     r"spam|blocked|black ?list|block ?list|deny ?list|\brbl\b|reputation|policy|\bspf\b|\bdkim\b|\bdmarc\b|unsolicited"
     r"|suspicious|virus|malware|access denied|not authori[sz]ed|not permitted|relay(ing)? denied|too many|rate limit"
@@ -86,7 +89,7 @@ def classify(status: str, words: str) -> BounceKind:
     by_words = classify_words(words)
     if by_words is not None:
         return by_words
-    return BounceKind.HARD if code == "5.1.0" else BounceKind.SOFT
+    return BounceKind.HARD if code == "5.1.0" and not _SENDER.search(words) else BounceKind.SOFT
 
 
 def classify_words(words: str) -> BounceKind | None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from campaigns.life import Life, find, life_of
 from cli.doubts import register as register_doubts
 from cli.shared import JsonOption, WorkspaceOption, console, opened, print_json, print_table, reporting_errors
+from kernel.clock import system_clock
 from kernel.documents import did_you_mean
 from kernel.errors import ConfigError
 from store.engine import reading, writing
-from store.evidence import lanes_now, life_of
+from store.evidence import lanes_now
 from store.ledger import open_lane
+from store.schema import installation
 
 ledger_app = typer.Typer(no_args_is_help=True, help="What became of each message.")
 lanes_app = typer.Typer(no_args_is_help=True, help="The gateways' circuit breakers.")
@@ -31,29 +35,81 @@ def register(app: typer.Typer) -> None:
 
 @reporting_errors
 def show(
-    message: Annotated[int, typer.Argument(help="The message's number, as in its Message-ID after the m.")],
+    message: Annotated[
+        str,
+        typer.Argument(
+            help="The message's number, its Message-ID, its bounce address, a link out of it, the gateway's id or "
+            "queue id of it; or a person's address, which lists the latest messages to it."
+        ),
+    ],
     root: WorkspaceOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Tell a message's whole life: plan, sending, touches, what came back, conversions.
+    """Tell a message's whole life: why it was planned and due, every try, what came back, how it stands now.
 
     Example: carillon ledger show 4711
     """
-    with opened(root) as (_workspace, engine), reading(engine) as connection:
-        life = life_of(connection, message)
-    if life is None:
-        raise ConfigError(f"there is no message {message}")
+    now = system_clock()
+    with opened(root) as (workspace, engine), reading(engine) as connection:
+        name = installation(connection)
+        ids = find(connection, message, workspace.settings, workspace.signer(), name)
+        settings = workspace.settings
+        lives = [life for i in ids if (life := life_of(connection, i, settings, name, now=now)) is not None]
+    if not lives:
+        raise ConfigError(
+            f"the ledger knows no message {message!r}; give its number, its Message-ID, its bounce address, a link out "
+            "of it, the gateway's id of it, or the address of a person"
+        )
     if as_json:
-        print_json(life)
-        return
-    for key, value in life.items():
-        if key != "events" and value is not None:
-            console.print(f"{key:>14}  {value}", markup=False, highlight=False)
+        print_json(asdict(lives[0]) if len(lives) == 1 else [asdict(life) for life in lives])
+    elif len(lives) == 1:
+        _print_life(lives[0])
+    else:
+        _print_list(message, lives)
+
+
+def _print_life(life: Life) -> None:
+    facts: list[tuple[str, Any]] = [
+        ("message", f"{life.message} {life.message_id_header}"),
+        ("campaign", f"{life.campaign}, run {life.run} (version {life.version}), step {life.step}"),
+        ("to", f"{life.address or 'no address'}, contact {life.contact}" + _of(life.account)),
+        ("by", f"{life.gateway} ({life.channel})"),
+        ("state", life.state + (f" ({life.reason})" if life.reason else "")),
+        ("now", life.now),
+    ]
+    for key, value in facts:
+        console.print(f"{key:>9}  {str(value).strip()}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    for event in life.events:
+        console.print(
+            f"{event.at:%Y-%m-%d %H:%M:%S}  {event.what:<12} {event.detail}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _of(account: str | None) -> str:
+    return f" of account {account}" if account else ""
+
+
+def _print_list(word: str, lives: list[Life]) -> None:
+    """Print a line for each of several messages, the latest first."""
     print_table(
-        "What happened",
-        {"at": "left", "what": "left", "detail": "left"},
-        [[e["at"], e["what"], e["detail"]] for e in life["events"]],
+        f"Messages found by {word}",
+        {"message": "right", "campaign": "left", "step": "right", "state": "left", "due or sent": "left"},
+        [
+            [
+                life.message,
+                life.campaign,
+                life.step,
+                life.state + (f" ({life.reason})" if life.reason else ""),
+                f"{life.sent_at or life.due_at:%Y-%m-%d %H:%M}",
+            ]
+            for life in lives
+        ],
     )
+    console.print("One of them whole: carillon ledger show MESSAGE", highlight=False)
 
 
 @reporting_errors

@@ -51,6 +51,33 @@ def test_doubts_are_told_with_what_can_settle_them(workspace: Workspace, engine:
     assert json.loads(run(workspace, "doubts", "--campaign", "other", "--json")) == []
 
 
+def test_a_life_is_told_in_lines_and_as_json(workspace: Workspace, engine: Engine) -> None:
+    sent(engine, 1, at=AN_HOUR_AGO)
+    told = run(workspace, "show", "1")
+    assert "hello, run 1 (version 1), step 1" in told
+    assert f"{AN_HOUR_AGO:%Y-%m-%d %H:%M:%S}  accepted" in told
+    life = json.loads(run(workspace, "show", "1", "--json"))
+    assert (life["message"], life["state"], life["contact"]) == (1, "sent", "C-hello-1")
+    assert [event["what"] for event in life["events"]].count("accepted") == 1
+    assert run(workspace, "show", life["message_id_header"]) == told
+
+
+def test_a_persons_address_lists_what_went_to_it(workspace: Workspace, engine: Engine) -> None:
+    seed_messages(engine, 1, address="user1@customer.example", name="again")
+    listed = run(workspace, "show", "user1@customer.example")
+    assert "again" in listed
+    assert "hello" in listed
+    assert [life["message"] for life in json.loads(run(workspace, "show", "user1@customer.example", "--json"))] == [
+        5,
+        1,
+    ]
+
+
+def test_what_the_ledger_does_not_know_is_told_with_what_one_may_give(workspace: Workspace, engine: Engine) -> None:
+    for word in ("999", "<m1.000000000000@acme.example>", "nobody@customer.example", "4ZxYkL0Qb2"):
+        assert "the ledger knows no message" in run(workspace, "show", word, code=1)
+
+
 def test_a_doubt_is_settled_by_a_word_and_the_reason_is_kept(workspace: Workspace, engine: Engine) -> None:
     come_into_doubt(engine, 2)
     assert "message 2 counts as sent" in run(workspace, "settle", "2", "--sent", "--because", "she says she has it")

@@ -200,7 +200,7 @@ def test_a_gateway_nobody_listens_at_is_down_and_nothing_is_in_doubt(name: str) 
 
 def kannel(port: int) -> KannelChannel:
     gateway = {"type": "kannel", "url": f"http://127.0.0.1:{port}/cgi-bin/sendsms", "username": "u", "password": "p"}
-    return KannelChannel(KannelGateway.model_validate(gateway), receipt_url="http://127.0.0.1/r")
+    return KannelChannel(KannelGateway.model_validate(gateway), receipt_url="http://127.0.0.1/r", busy_wait_s=0.001)
 
 
 def test_kannel_is_told_the_alphabet_the_parts_were_counted_in() -> None:
@@ -210,6 +210,35 @@ def test_kannel_is_told_the_alphabet_the_parts_were_counted_in() -> None:
         channel.close()
         told = {request["query"]["text"]: request["query"]["coding"] for request in stub.requests}
         assert told == {"plain text, 1 part": "0", "coffee ☕": "2"}
+
+
+def test_kannel_gets_our_parts_with_our_headers_and_the_last_asks_for_the_receipt() -> None:
+    text = "coffee ☕" + "😀" * 60
+    with SmsStub(KANNEL_ANSWERS) as stub:
+        channel = kannel(stub.port)
+        flight = RememberingFlight()
+        channel.deliver([sms(text)], flight, lambda: True)
+        channel.close()
+        queries = [request["query"] for request in stub.requests]
+    assert flight.endings == {0: "accepted"}
+    assert flight.committed == [0]
+    assert [query["text"] for query in queries] == list(split(text).parts)
+    headers = [query["udh"].encode("latin-1") for query in queries]
+    assert [header[:3] + header[4:] for header in headers] == [bytes([5, 0, 3, 2, number]) for number in (1, 2)]
+    assert headers[0][3] == headers[1][3]
+    assert ["dlr-url" in query for query in queries] == [False, True]
+
+
+def test_a_later_part_kannel_refuses_leaves_the_text_in_doubt_and_one_it_is_busy_for_goes_again() -> None:
+    for word, ending in (("refuse", "unknown"), ("busy once", "accepted"), ("busy", "unknown")):
+        text = "a" * 306 + word
+        with SmsStub(KANNEL_ANSWERS) as stub:
+            channel = kannel(stub.port)
+            flight = RememberingFlight()
+            channel.deliver([sms(text)], flight, lambda: True)
+            channel.close()
+        assert flight.endings == {0: ending}, word
+        assert ending == "accepted" or flight.errors[0].text.startswith("2 of 3 parts accepted; part 3: ")
 
 
 def test_a_sender_kannel_misses_closes_the_lane_and_fails_no_message() -> None:

@@ -50,7 +50,10 @@ class SmsStub:
                 self.answer(b"")
 
             def answer(self, body: bytes) -> None:
-                query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+                parameters = urllib.parse.urlsplit(self.path).query
+                query = dict(urllib.parse.parse_qsl(parameters))
+                if "udh" in query:  # octets, not text
+                    query["udh"] = dict(urllib.parse.parse_qsl(parameters, encoding="latin-1"))["udh"]
                 data = json.loads(body) if body else query
                 stub.requests.append({"data": data, "headers": dict(self.headers), "query": query})
                 text = str(data.get("text", ""))
@@ -58,6 +61,9 @@ class SmsStub:
                     self.close_connection = True
                     self.connection.close()
                     return
+                if text.endswith(" once"):
+                    before = [request["data"].get("text") for request in stub.requests[:-1]]
+                    text = "accept" if text in before else text.removesuffix(" once")
                 status, answer = answers.get(text, answers["accept"])
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))

@@ -114,7 +114,7 @@ class Answer:
             return None
 
 
-def get(url: str, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Request:
+def get(url: str, query: Mapping[str, str | bytes] | None = None, headers: Mapping[str, str] | None = None) -> Request:
     """Return a GET request with its query added."""
     return Request(method="GET", url=with_query(url, query), headers=headers or {})
 
@@ -133,7 +133,7 @@ def post_json(url: str, data: Any, headers: Mapping[str, str] | None = None) -> 
     return Request(method="POST", url=url, headers={"Content-Type": "application/json", **(headers or {})}, body=body)
 
 
-def with_query(url: str, query: Mapping[str, str] | None) -> str:
+def with_query(url: str, query: Mapping[str, str] | Mapping[str, str | bytes] | None) -> str:
     """Return the URL with further parameters."""
     if not query:
         return url

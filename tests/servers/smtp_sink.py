@@ -17,14 +17,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import hmac
 import os
 import re
 import signal
+import socket
 import ssl
+import struct
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.servers.smtp_faults import REPLIES as FAULT_REPLIES
+from tests.servers.smtp_faults import fault_of
 
 _MESSAGE_ID = re.compile(rb"^message-id:\s*(<[^>\r\n]+>)", re.IGNORECASE | re.MULTILINE)
 _REPLIES = {
@@ -46,23 +54,45 @@ _REPLIES = {
 
 @dataclass
 class Sink:
-    """What all connections share."""
+    """What all connections share, and how the server behaves.
+
+    `faults` maps a stage of tests.servers.smtp_faults to an action: `rst`, `close`, `silence`, or the name of a reply;
+    `fault_times` says how often it is done before the server is well again. `violations` holds what a client did that
+    it may not do.
+    """
 
     log: Path | None = None
     folder: Path | None = None
     extensions: tuple[bytes, ...] = (b"PIPELINING", b"SIZE 10485760", b"8BITMIME", b"SMTPUTF8")
     banner: bytes = b"220 sink ESMTP\r\n"
+    esmtp: bool = True
     auth: tuple[str, str] | None = None
+    mechanisms: bytes = b"PLAIN LOGIN"
     tls: ssl.SSLContext | None = None
+    starttls: bytes = b"220 go on\r\n"
     close_after: int | None = None
+    farewell_after: int | None = None
+    """After so many messages of a connection MAIL is answered with 421."""
+    most_connections: int | None = None
+    faults: dict[str, str] = field(default_factory=dict)
+    fault_times: int | None = None
+    data_without_recipient: bytes = b"354 go\r\n"
+    byte_by_byte: bool = False
     accepted: list[tuple[str, str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     keep_bodies: bool = True
     connections: int = 0
+    most_at_once: int = 0
     seen_once: set[str] = field(default_factory=set)
     answers_quit: bool = True
     ponders_s: float = 0.0
     """How long it thinks before it answers a final dot."""
+    ponders_over: str = ""
+    """If not empty, it thinks only over messages to this domain."""
+    answer_now: threading.Event | None = None
+    """If set, dots of `ponders_over` are answered once this is set, however long that takes."""
+    commands: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     open: set[asyncio.Transport] = field(default_factory=set)
     _file: int | None = None
 
@@ -79,6 +109,19 @@ class Sink:
         if self.folder is not None:
             (self.folder / f"{len(list(self.folder.iterdir())):06d}.eml").write_bytes(body)
 
+    def offers(self, keyword: bytes) -> bool:
+        """Whether an extension is offered."""
+        return any(line.split()[0] == keyword for line in self.extensions)
+
+    def action_at(self, stage: str) -> str:
+        """Return what `faults` orders at a stage now; "" for nothing."""
+        action = self.faults.get(stage, "")
+        if action and self.fault_times is not None:
+            self.fault_times -= 1
+            if self.fault_times < 0:
+                return ""
+        return action
+
 
 class Session(asyncio.Protocol):
     """One connection."""
@@ -86,86 +129,208 @@ class Session(asyncio.Protocol):
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.buffer = b""
-        self.in_data = self.paused = False
+        self.in_data = self.paused = self.silent = False
+        self.chunk: tuple[int, bool] | None = None
+        self.body = b""
         self.sender = self.recipient = ""
+        self.begun = self.has_recipient = False
         self.messages = 0
+        self.answers: deque[Callable[[str], None]] = deque()
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.sink.connections += 1
-        self.sink.open.add(transport)
-        transport.write(self.sink.banner)
-        if not self.sink.banner.startswith(b"220"):
+        sink = self.sink
+        sink.connections += 1
+        sink.open.add(transport)
+        sink.most_at_once = max(sink.most_at_once, len(sink.open))
+        if self.misbehaves("connect") or self.misbehaves("banner"):
+            return
+        if sink.most_connections is not None and len(sink.open) > sink.most_connections:
+            self.write(b"421 4.7.0 too many connections\r\n")
+            transport.close()
+            return
+        self.write(sink.banner)
+        if not sink.banner.startswith(b"220"):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.sink.open.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while not self.paused:
+        self.buffer = b"" if self.silent else self.buffer + data
+        while not (self.paused or self.silent or self.transport.is_closing()):
             if self.in_data:
-                end = 0 if self.buffer.startswith(b".\r\n") else self.buffer.find(b"\r\n.\r\n")
-                if end < 0:
+                if not self.read_body():
                     return
-                skip = 3 if end == 0 and self.buffer.startswith(b".\r\n") else 5
-                body, self.buffer = self.buffer[:end] + b"\r\n", self.buffer[end + skip :]
-                self.in_data = False
-                self.finish(body.replace(b"\r\n..", b"\r\n."))
+            elif self.chunk is not None:
+                if not self.read_chunk(*self.chunk):
+                    return
             else:
                 end = self.buffer.find(b"\r\n")
                 if end < 0:
                     return
                 line, self.buffer = self.buffer[:end], self.buffer[end + 2 :]
+                if self.buffer and not self.sink.offers(b"PIPELINING") and not line.upper().startswith(b"BDAT"):
+                    self.sink.violations.append(f"pipelined behind {line!r}")
                 self.command(line.decode("utf-8", "surrogateescape"))
-            if self.transport.is_closing():
-                return
+
+    def read_body(self) -> bool:
+        if self.buffer and self.misbehaves("body", self.recipient):
+            return False
+        end = 0 if self.buffer.startswith(b".\r\n") else self.buffer.find(b"\r\n.\r\n")
+        if end < 0:
+            return False
+        skip = 3 if end == 0 and self.buffer.startswith(b".\r\n") else 5
+        body, self.buffer = self.buffer[:end] + (b"\r\n" if skip == 5 else b""), self.buffer[end + skip :]
+        self.in_data = False
+        if body.startswith(b".."):
+            body = body[1:]
+        self.finish(body.replace(b"\r\n..", b"\r\n."))
+        return True
+
+    def read_chunk(self, octets: int, last: bool) -> bool:
+        if len(self.buffer) < octets:
+            return False
+        self.body += self.buffer[:octets]
+        self.buffer = self.buffer[octets:]
+        self.chunk = None
+        if not self.has_recipient:
+            self.body = b""
+            self.write(b"503 5.5.1 no recipient\r\n")
+        elif last:
+            body, self.body = self.body, b""
+            self.finish(body)
+        else:
+            self.write(b"250 2.0.0 chunk taken\r\n")
+        return True
+
+    def write(self, data: bytes) -> None:
+        """Write an answer, one byte a write if the sink is slow of speech."""
+        if not self.sink.byte_by_byte:
+            self.transport.write(data)
+            return
+        for position in range(len(data)):
+            self.transport.write(data[position : position + 1])
+
+    def misbehaves(self, stage: str, address: str = "") -> bool:
+        """Do what is ordered at this stage; returns whether anything was."""
+        asked_at, action = fault_of(address)
+        if asked_at != stage:
+            action = self.sink.action_at(stage)
+        if not action:
+            return False
+        if action == "rst":
+            # With no lingering, closing sends RST.
+            socket_ = self.transport.get_extra_info("socket")
+            socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        elif action == "close":
+            self.transport.close()
+        elif action == "silence":
+            self.silent = True
+        else:
+            self.write(FAULT_REPLIES[action])
+            if stage == "body":
+                self.silent = True  # It goes on reading, or closing would take its words back.
+            elif action == "421" or stage in ("banner", "connect"):
+                self.transport.close()
+        return True
 
     def command(self, line: str) -> None:
+        if self.answers:
+            self.answers.popleft()(line)
+            return
         verb = line[:4].upper()
+        self.sink.commands.append(line)
         if verb == "EHLO":
-            extra = ((b"AUTH PLAIN LOGIN",) if self.sink.auth else ()) + self.sink.extensions
-            lines = [b"sink", *extra]
-            self.transport.write(
-                b"".join(b"250%s%s\r\n" % (b" " if i == len(lines) - 1 else b"-", t) for i, t in enumerate(lines))
-            )
+            self.ehlo()
         elif verb == "AUTH":
             self.authenticate(line)
+        elif verb == "STAR":
+            self.write(self.sink.starttls)
         elif verb == "MAIL":
             self.mail(line)
         elif verb == "RCPT":
             self.rcpt(line)
         elif verb == "DATA":
             self.data()
+        elif verb == "BDAT":
+            _, octets, *rest = line.split()
+            self.chunk = (int(octets), bool(rest))
         elif verb == "QUIT":
+            if self.misbehaves("quit"):
+                return
             if self.sink.answers_quit:
-                self.transport.write(b"221 bye\r\n")
+                self.write(b"221 bye\r\n")
                 self.transport.close()
         elif verb in ("RSET", "NOOP", "HELO"):
-            self.transport.write(b"250 ok\r\n")
+            self.begun = self.has_recipient = False
+            self.write(b"250 ok\r\n")
         else:
-            self.transport.write(b"500 5.5.2 what?\r\n")
+            self.write(b"500 5.5.2 what?\r\n")
+
+    def ehlo(self) -> None:
+        if self.misbehaves("ehlo"):
+            return
+        if not self.sink.esmtp:
+            self.write(b"502 5.5.1 what?\r\n")
+            return
+        extra = ((b"AUTH " + self.sink.mechanisms,) if self.sink.auth else ()) + self.sink.extensions
+        lines = [b"sink", *extra]
+        self.write(b"".join(b"250%s%s\r\n" % (b" " if i == len(lines) - 1 else b"-", t) for i, t in enumerate(lines)))
 
     def authenticate(self, line: str) -> None:
-        import base64
+        """PLAIN and XOAUTH2 with an initial response, LOGIN and CRAM-MD5 in steps."""
+        mechanism, _, initial = line[5:].partition(" ")
+        user, secret = self.sink.auth or ("", "")
+        challenge = b"<1.2@sink>"
+        expected = {
+            "PLAIN": [f"\0{user}\0{secret}"],
+            "XOAUTH2": [f"user={user}\x01auth=Bearer {secret}\x01\x01"],
+            "LOGIN": [user, secret],
+            "CRAM-MD5": [f"{user} {hmac.new(secret.encode(), challenge, 'md5').hexdigest()}"],
+        }[mechanism.upper()]
+        prompts = {"LOGIN": [b"Username:", b"Password:"], "CRAM-MD5": [challenge]}.get(mechanism.upper(), [b""])
+        given: list[str] = []
 
-        parts = line.split()
-        good = self.sink.auth and len(parts) == 3 and parts[1].upper() == "PLAIN"
-        if good and base64.b64decode(parts[2]).decode().split("\0")[1:] == list(self.sink.auth or ()):
-            self.transport.write(b"235 2.7.0 welcome\r\n")
+        def answer(said: str) -> None:
+            given.append(base64.b64decode(said).decode())
+            if len(given) < len(expected):
+                self.write(b"334 " + base64.b64encode(prompts[len(given)]) + b"\r\n")
+                self.answers.append(answer)
+            elif given == expected:
+                self.write(b"235 2.7.0 welcome\r\n")
+            elif mechanism.upper() == "XOAUTH2":
+                self.write(b"334 " + base64.b64encode(b'{"status":"400"}') + b"\r\n")
+                self.answers.append(lambda said: self.write(b"535 5.7.8 wrong\r\n"))
+            else:
+                self.write(b"535 5.7.8 wrong\r\n")
+
+        if initial:
+            answer(initial)
         else:
-            self.transport.write(b"535 5.7.8 wrong\r\n")
+            self.write(b"334 " + base64.b64encode(prompts[0]) + b"\r\n")
+            self.answers.append(answer)
 
     def mail(self, line: str) -> None:
         self.sender = line[line.index("<") + 1 : line.index(">")]
-        if self.sink.close_after is not None and self.messages >= self.sink.close_after:
+        self.recipient = ""
+        if self.begun:
+            self.write(b"503 5.5.1 nested MAIL\r\n")
+        elif self.misbehaves("mail", self.sender):
+            pass
+        elif self.sink.close_after is not None and self.messages >= self.sink.close_after:
+            self.transport.close()
+        elif self.sink.farewell_after is not None and self.messages >= self.sink.farewell_after:
+            self.write(b"421 4.7.0 enough for one connection\r\n")
             self.transport.close()
         elif self.sender.startswith("mail451"):
-            self.transport.write(b"451 4.3.2 overloaded\r\n")
+            self.write(b"451 4.3.2 overloaded\r\n")
         else:
-            self.transport.write(b"250 2.1.0 ok\r\n")
+            self.begun = True
+            self.write(b"250 2.1.0 ok\r\n")
 
     def fault(self) -> str:
         return self.recipient.partition("+")[0]
@@ -173,59 +338,87 @@ class Session(asyncio.Protocol):
     def rcpt(self, line: str) -> None:
         self.recipient = line[line.index("<") + 1 : line.index(">")]
         fault = self.fault()
-        if fault == "rcptdrop":
+        if not self.begun:
+            self.write(b"503 5.5.1 MAIL first\r\n")
+        elif self.misbehaves("rcpt", self.recipient):
+            pass
+        elif fault == "rcptdrop":
             self.transport.close()
         elif fault == "once450" and self.recipient not in self.sink.seen_once:
             self.sink.seen_once.add(self.recipient)
-            self.transport.write(b"450 4.7.1 greylisted\r\n")
+            self.write(b"450 4.7.1 greylisted\r\n")
         elif fault.startswith("rcpt"):
-            self.transport.write(_REPLIES[fault])
+            self.write(_REPLIES[fault])
             if fault == "rcpt421":
                 self.transport.close()
         else:
-            self.transport.write(b"250 2.1.5 ok\r\n")
+            self.has_recipient = True
+            self.write(b"250 2.1.5 ok\r\n")
 
     def data(self) -> None:
         fault = self.fault()
-        if fault == "datadrop":
+        if not self.begun:
+            self.write(b"503 5.5.1 MAIL first\r\n")
+        elif not self.has_recipient:
+            self.write(self.sink.data_without_recipient)
+            self.in_data = self.sink.data_without_recipient.startswith(b"354")
+        elif self.misbehaves("data", self.recipient):
+            pass
+        elif fault == "datadrop":
             self.transport.close()
         elif fault.startswith("data"):
-            self.transport.write(_REPLIES[fault])
+            self.write(_REPLIES[fault])
         else:
-            self.transport.write(b"354 go\r\n")
+            self.write(b"354 go\r\n")
             self.in_data = True
 
     def finish(self, body: bytes) -> None:
-        fault = self.fault()
+        fault, has_recipient = self.fault(), self.has_recipient
+        self.begun = self.has_recipient = False
+        if not has_recipient:
+            if body:
+                self.sink.violations.append("a body without a recipient")
+            self.write(b"554 5.5.1 no valid recipients\r\n")
+            return
         self.messages += 1
+        if self.misbehaves("dot", self.recipient):
+            return
         if fault == "dotlose":
             self.transport.close()
             return
         if fault.startswith("body"):
-            self.transport.write(_REPLIES[fault])
+            self.write(_REPLIES[fault])
             if fault == "body421":
                 self.transport.close()
             return
         found = _MESSAGE_ID.search(body)
         self.sink.keep(found[1].decode() if found else "", self.sender, self.recipient, body)
+        if self.misbehaves("kept", self.recipient):
+            return
         if fault == "dotdrop":
             self.transport.close()
-        elif self.sink.ponders_s:
-            self.pause(self.sink.ponders_s, b"250 2.0.0 queued as %d\r\n" % self.messages)
-        else:
-            self.transport.write(b"250 2.0.0 queued as %d\r\n" % self.messages)
+            return
+        self.accept(b"250 2.0.0 queued as %d\r\n" % self.messages)
 
-    def pause(self, seconds: float, answer: bytes) -> None:
-        """Answer later, and read nothing meanwhile: the replies keep their order."""
+    def accept(self, answer: bytes) -> None:
+        """Say yes to a message: at once, or after pondering, reading nothing meanwhile."""
+        sink = self.sink
+        if not self.recipient.endswith(sink.ponders_over) or not (sink.ponders_s or sink.answer_now):
+            self.write(answer)
+            return
+        loop = asyncio.get_running_loop()
+        self.paused = True
 
         def go_on() -> None:
+            if sink.answer_now is not None and not sink.answer_now.is_set():
+                loop.call_later(0.01, go_on)
+                return
             self.paused = False
             if not self.transport.is_closing():
-                self.transport.write(answer)
+                self.write(answer)
                 self.data_received(b"")
 
-        self.paused = True
-        asyncio.get_running_loop().call_later(seconds, go_on)
+        loop.call_later(sink.ponders_s, go_on)
 
 
 class SinkServer:

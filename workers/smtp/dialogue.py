@@ -14,7 +14,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Protocol
 
 from kernel.errors import GatewayDown, PermanentError, TransientError
@@ -29,7 +29,7 @@ LARGE = 262_144
 _LAST_PIECE = 1024
 
 
-class Awaits(Enum):
+class Awaits(IntEnum):
     """Which reply comes next."""
 
     NOTHING = auto()
@@ -78,6 +78,9 @@ class Crew(Protocol):
 
     def lost(self, letter: Letter, reason: str) -> None:
         """It may be out, and no answer will come."""
+
+    def broken(self, reason: str) -> None:
+        """The connection died under a letter, which was told apart."""
 
     def returned(self, letter: Letter) -> None:
         """It was not sent, and nothing is held against it."""
@@ -195,6 +198,9 @@ class Dialogue:
                 self._crew.troubled(letter, GatewayDown(f"connection lost at {stage}: {reason}"), closing=True)
             else:
                 self._crew.decided(letter, TransientError(f"connection lost at {stage}: {reason}"))
+                self._crew.broken(reason)
+        if flying is not None:
+            self._crew.broken(reason)
         self._crew.hang_up()
 
     # --- replies ---------------------------------------------------------------------------------------------

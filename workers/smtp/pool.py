@@ -125,10 +125,10 @@ class Pool:
         self._waiting.free(letter)
         self._review(letter.batch)
 
-    def lost(self, connection: Connection, letter: Letter, reason: str) -> None:
+    def broken(self, reason: str) -> None:
         """See Owner."""
-        self.decided(letter, OutcomeUnknown(reason))
-        self._count_loss(reason)
+        if self._suspicion.lost():
+            self._down(GatewayDown(f"{self._relay.where}: connections are lost again and again: {reason}"))
 
     def returned(self, letter: Letter) -> None:
         """See Owner."""
@@ -202,10 +202,6 @@ class Pool:
         for batch in list(self._batches):
             batch.fail(down)
             self._review(batch)
-
-    def _count_loss(self, reason: str) -> None:
-        if self._suspicion.lost():
-            self._down(GatewayDown(f"{self._relay.where}: connections are lost again and again: {reason}"))
 
     # --- connections -----------------------------------------------------------------------------------------
 

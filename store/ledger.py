@@ -343,6 +343,15 @@ def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, s
     return {message_id: address or "" for message_id, address in rows}
 
 
+def due_in_lane(connection: Connection, lane: str, *, most: int) -> int:
+    """Return how many messages are due now in a lane, counting no further than `most`; 0 where it is closed."""
+    now_ms: int = connection.execute(select(database_now())).scalar_one()
+    if _closed(connection, lane, now_ms):
+        return 0
+    due = _due(lane, now_ms, most, lock=False).order_by(None).subquery()
+    return connection.execute(select(func.count()).select_from(due)).scalar_one()
+
+
 def due_by_lane(connection: Connection) -> dict[str, int]:
     """Return how many messages are due now, by lane; closed lanes and campaigns that are not active left out."""
     now = database_now()

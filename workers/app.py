@@ -111,8 +111,8 @@ def stopping() -> bool:
 
 @app.task(name="carillon.drain")  # type: ignore[untyped-decorator]
 def drain(lane: str) -> None:
-    """Send what is due in a lane."""
-    _process().drain.run(lane, budget=DRAIN_BUDGET, stopping=stopping)
+    """Send what is due in a lane, and in others while that one lets us wait."""
+    _process().drain.serve(lane, budget=DRAIN_BUDGET, stopping=stopping)
 
 
 @app.task(name="carillon.inbox")  # type: ignore[untyped-decorator]

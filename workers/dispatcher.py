@@ -11,7 +11,7 @@ from sqlalchemy import Engine, exists, select
 from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.settings import Workspace
 from store.engine import reading
-from store.ledger import due_by_lane
+from store.ledger import due_in_lane
 from store.tables import inbox, reports
 from workers.app import HINT_EXPIRES_S
 
@@ -32,14 +32,13 @@ class Dispatcher:
 
     def wake_lanes(self) -> int:
         """Publish hints for every lane with due messages; return how many."""
+        gateways = self._workspace.settings.gateways
         with reading(self._engine) as connection:
-            due = due_by_lane(connection)
+            due = {lane: due_in_lane(connection, lane, most=_MESSAGES_PER_HINT * _HINTS_PER_LANE) for lane in gateways}
         published = 0
         for lane, count in due.items():
-            gateway = self._workspace.settings.gateways.get(lane)
-            queue = gateway.channel.value if gateway else "email"
-            for _ in range(min(-(-count // _MESSAGES_PER_HINT), _HINTS_PER_LANE)):
-                if not self.hint("carillon.drain", [lane], queue=queue):
+            for _ in range(-(-count // _MESSAGES_PER_HINT)):
+                if not self.hint("carillon.drain", [lane], queue=gateways[lane].channel.value):
                     return published
                 published += 1
         return published

@@ -1,4 +1,4 @@
-"""The delivery core: claim a chunk, prepare it, say `sending`, send, write down what became of it. And again.
+"""The delivery core: chunk after chunk of what is due leaves by its lane, and no lane waits for another.
 
 One call drains many chunks within a time budget. Nothing here knows Celery: the task that calls it is a wake-up.
 """
@@ -8,263 +8,181 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import timedelta
 
 import structlog
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine
 
-from kernel.errors import GatewayDown
-from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.fields import duration
-from kernel.ids import boot_id, host_name
 from kernel.settings import Workspace
-from store.engine import writing
-from store.ledger import (
-    Claim,
-    Ending,
-    Outcome,
-    claim,
-    close_lane,
-    fail,
-    mark_sending,
-    open_lane,
-    postpone,
-    release,
-    renew,
-    skip,
-)
+from store.engine import reading
+from store.ledger import due_in_lane
 from workers.channels.port import Channel
 from workers.channels.registry import open_channel
-from workers.flight import ChunkFlight, Passenger
-from workers.outcomes import write_outcomes
-from workers.preparing import Prepared, Preparer, prices_micro
-from workers.recorder import Fenced, FlightRecorder
-from workers.recovery import recorder_path, recover
+from workers.chunk import Chunk
+from workers.preparing import Preparer, prices_micro
+from workers.recovery import recover
 
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
-_CHUNK = 500
+_CHUNK = 1_000
 _CHUNK_SECONDS = 3.0
 _LEAST_CHUNK = 10
-_LONGEST_CHUNK_S = 10.0
-_FIRST_CLOSURE = timedelta(seconds=5)
-_LASTING_CLOSURE = timedelta(minutes=10)
-_LONGEST_CLOSURE = timedelta(minutes=30)
+_LEISURE_S = 0.25
+"""A chunk that takes at least so long, most of it spent waiting for the gateway, leaves time to prepare the next."""
+_LOOK_ROUND_S = 0.5
+"""How often it is asked whether other lanes have work, while one is being drained."""
+_FAREWELL_S = 3.0
+"""How long closing waits for stragglers' last words."""
 
 
 class Drain:
-    """What one worker process keeps between chunks: database, compiled templates, open connections."""
+    """What one worker process keeps between chunks: its lanes, each with compiled templates and open connections."""
 
     def __init__(self, engine: Engine, workspace: Workspace, *, lease: timedelta = LEASE) -> None:
         self._engine = engine
         self._workspace = workspace
-        self._preparer = Preparer(engine, workspace)
-        self._channels: dict[str, Channel] = {}
-        self._prices = prices_micro(workspace)
-        self._pace: dict[str, float] = {}
+        self._lanes: dict[str, Lane] = {}
         self._lease = lease
-        self._folder = workspace.data_dir / "flight"
+        self._prices = prices_micro(workspace)
         self._first_retry = duration(workspace.settings.limits.first_retry)
         self._suppression = workspace.settings.suppression
 
     def run(self, lane: str, *, budget: timedelta, stopping: Callable[[], bool]) -> int:
-        """Send what is due in a lane until nothing is, the budget is spent, or the process is to stop.
+        """Send what is due in one lane until nothing is, the budget is spent, or the process is to stop.
 
         Returns:
             How many messages the gateway took over.
         """
-        recover(self._engine, prices=self._prices, retry_after=self._first_retry, suppression=self._suppression)
-        channel = self._channel(lane)
-        if channel is None:
-            log.error("lane_without_gateway", lane=lane, remedy="put the gateway back into carillon.yaml")
-            return 0
+        self._recover()
+        found = self._lane(lane)
+        return 0 if found is None else found.drain(time.monotonic() + budget.total_seconds(), stopping)
+
+    def serve(self, lane: str, *, budget: timedelta, stopping: Callable[[], bool]) -> None:
+        """Send what is due in a lane, and in others meanwhile: a slow gateway keeps no other's work waiting.
+
+        Each lane has a thread, idle while its gateway lets us wait. While a slow lane holds this process beyond the
+        budget, the others go on being served.
+        """
+        self._recover()
         ends = time.monotonic() + budget.total_seconds()
-        accepted = 0
-        while time.monotonic() < ends and not stopping():
-            taken = self._chunk(lane, channel, stopping)
-            if taken is None:
-                break
-            accepted += taken
-        return accepted
+        with ThreadPoolExecutor(len(self._workspace.settings.gateways) + 1, thread_name_prefix="lane") as pool:
+            crew: dict[str, Future[int]] = {}
+            wanted, looked = {lane}, time.monotonic()
+            while True:
+                for found in filter(None, map(self._lane, sorted(wanted - crew.keys()))):
+                    crew[found.name] = pool.submit(found.drain, ends, stopping)
+                wait(crew.values(), timeout=_LOOK_ROUND_S, return_when=FIRST_COMPLETED)
+                for name in [name for name, work in crew.items() if work.done()]:
+                    crew.pop(name).result()
+                if not crew or stopping():
+                    break
+                wanted = set()
+                if time.monotonic() - looked >= _LOOK_ROUND_S:
+                    looked = time.monotonic()
+                    wanted, ends = self._due(), max(ends, looked + _LOOK_ROUND_S)
+        for work in crew.values():
+            work.result()
 
     def close(self) -> None:
         """End every connection."""
-        for channel in self._channels.values():
-            channel.close()
-        self._channels.clear()
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes.clear()
 
-    def _channel(self, lane: str) -> Channel | None:
-        if lane not in self._channels:
-            channel = open_channel(self._workspace, lane, engine=self._engine)
+    def _recover(self) -> None:
+        recover(self._engine, prices=self._prices, retry_after=self._first_retry, suppression=self._suppression)
+
+    def _due(self) -> set[str]:
+        with reading(self._engine) as connection:
+            return {lane for lane in self._workspace.settings.gateways if due_in_lane(connection, lane, most=1)}
+
+    def _lane(self, name: str) -> Lane | None:
+        if name not in self._lanes:
+            channel = open_channel(self._workspace, name, engine=self._engine)
             if channel is None:
+                log.error("lane_without_gateway", lane=name, remedy="put the gateway back into carillon.yaml")
                 return None
-            self._channels[lane] = channel
-        return self._channels[lane]
+            self._lanes[name] = Lane(self._engine, self._workspace, name, channel, self._lease)
+        return self._lanes[name]
 
-    def _chunk(self, lane: str, channel: Channel, stopping: Callable[[], bool]) -> int | None:
-        """Handle one chunk; None where nothing was due or the lane closed, else how many were accepted."""
-        limit = self._chunk_size(lane)
-        started = time.monotonic()
-        with writing(self._engine) as connection:
-            claimed = claim(
-                connection,
-                lane=lane,
-                limit=limit,
-                lease=self._lease,
-                host=host_name(),
-                boot=boot_id(),
-                recorder=str(self._folder),
-            )
-            faultpoint(FaultPoint.BEFORE_CLAIM_COMMIT)
-        if claimed is None:
+
+class Lane:
+    """One gateway's work in this process."""
+
+    def __init__(self, engine: Engine, workspace: Workspace, name: str, channel: Channel, lease: timedelta) -> None:
+        self._engine = engine
+        self._workspace = workspace
+        self.name = name
+        self._channel = channel
+        self._lease = lease
+        self._preparers = [Preparer(engine, workspace)]
+        self._pace: float | None = None
+        self._leisure = False
+        self._stragglers: list[threading.Thread] = []
+
+    def drain(self, ends: float, stopping: Callable[[], bool]) -> int:
+        """Send what is due until nothing is, the monotonic second `ends` has come, or the process is to stop.
+
+        While the gateway lets us wait, a second stream prepares and writes down what the first has no time for.
+
+        Returns:
+            How many messages the gateway took over.
+        """
+        over = threading.Event()
+        second: Future[int] | None = None
+
+        def stream(number: int) -> int:
+            nonlocal second
+            accepted = 0
+            while time.monotonic() < ends and not (stopping() or over.is_set()):
+                chunk = self._chunk(number, stopping)
+                if chunk is None or chunk.down:
+                    break
+                accepted += chunk.accepted
+                if self._leisure and second is None:
+                    second = pool.submit(stream, 1)
+            return accepted
+
+        with ThreadPoolExecutor(1, thread_name_prefix=f"lane-{self.name}") as pool:
+            try:
+                accepted = stream(0)
+            finally:
+                over.set()
+        return accepted + (second.result() if second is not None else 0)
+
+    def close(self) -> None:
+        """End the connections; stragglers' answers are waited for no longer than a moment."""
+        self._channel.close()
+        ends = time.monotonic() + _FAREWELL_S
+        for thread in self._stragglers:
+            thread.join(max(0.0, ends - time.monotonic()))
+
+    def _chunk(self, number: int, stopping: Callable[[], bool]) -> Chunk | None:
+        began, used = time.monotonic(), time.process_time()
+        chunk = Chunk.take(self._engine, self._workspace, self.name, limit=self._chunk_size(), lease=self._lease)
+        if chunk is None:
             return None
-        faultpoint(FaultPoint.AFTER_CLAIM_COMMIT)
-        recorder = FlightRecorder.create(
-            recorder_path(str(self._folder), claimed.id), claimed.id, [message.id for message in claimed.messages]
-        )
-        faultpoint(FaultPoint.AFTER_RECORDER_CREATED)
-        # A failure from here on leaves the recorder behind, closed: whoever recovers next reads it at once.
-        done = False
-        try:
-            with Heartbeat(self._engine, claimed, self._lease, started) as heartbeat:
-                result = self._fly(claimed, channel, recorder, heartbeat, started, stopping)
-            done = True
-        finally:
-            recorder.close(remove=done)
-        faultpoint(FaultPoint.AFTER_RECORDER_REMOVED)
-        return result
+        chunk.carry(self._preparer(number), self._channel, stopping)
+        took_s = time.monotonic() - began
+        if chunk.touched:
+            self._pace = chunk.touched / max(took_s, 0.001)
+        self._leisure = took_s > _LEISURE_S and time.process_time() - used < took_s / 2
+        self._stragglers = [thread for thread in self._stragglers if thread.is_alive()]
+        if chunk.waiting is not None:
+            self._stragglers.append(chunk.waiting)
+        return chunk
 
-    def _chunk_size(self, lane: str) -> int:
+    def _preparer(self, number: int) -> Preparer:
+        if number == len(self._preparers):
+            self._preparers.append(Preparer(self._engine, self._workspace))
+        return self._preparers[number]
+
+    def _chunk_size(self) -> int:
         """Return how many messages the lane's gateway takes in a few seconds, by what it took last.
 
         What became of a message stands in the ledger only when its chunk is done: a slow gateway gets small chunks.
         """
-        most = _CHUNK
-        pace = self._pace.get(lane)
-        return most if pace is None else max(min(most, round(pace * _CHUNK_SECONDS)), _LEAST_CHUNK)
-
-    def _fly(
-        self,
-        claimed: Claim,
-        channel: Channel,
-        recorder: FlightRecorder,
-        heartbeat: Heartbeat,
-        started: float,
-        stopping: Callable[[], bool],
-    ) -> int | None:
-        def now() -> datetime:
-            return claimed.claimed_at + timedelta(seconds=time.monotonic() - started)
-
-        def keep_going() -> bool:
-            return not stopping() and time.monotonic() - started < _LONGEST_CHUNK_S
-
-        prepared = self._preparer.prepare(claimed, now=now())
-        faultpoint(FaultPoint.AFTER_PREPARING)
-        passengers = self._settle_harmless(claimed, prepared, now())
-        flight = ChunkFlight(
-            recorder, passengers, began_at=claimed.claimed_at, began=started, lease_ends=heartbeat.lease_ends
-        )
-        down: GatewayDown | None = None
-        try:
-            channel.deliver([passenger.parcel for passenger in passengers], flight, keep_going)
-        except GatewayDown as error:
-            down = error
-        except Fenced:
-            log.warning("chunk_fenced", claim=claimed.id)
-        faultpoint(FaultPoint.AFTER_DELIVERY)
-        outcomes = flight.take()
-        touched = sum(outcome.ending is not Ending.UNTOUCHED for outcome in outcomes)
-        if touched:
-            self._pace[claimed.lane] = touched / max(time.monotonic() - started, 0.001)
-        self._write(claimed, outcomes, down)
-        accepted = sum(outcome.ending is Ending.ACCEPTED for outcome in outcomes)
-        log.info("chunk_done", lane=claimed.lane, claim=claimed.id, claimed=len(claimed.messages), accepted=accepted)
-        return None if down else accepted
-
-    def _settle_harmless(self, claimed: Claim, prepared: Prepared, at: datetime) -> list[Passenger]:
-        """Write down who is not sent to, and move the rest to `sending`; returns those that may go."""
-        with writing(self._engine) as connection:
-            skip(connection, claimed.id, prepared.skipped, at)
-            fail(connection, claimed.id, prepared.failed, at)
-            postpone(connection, claimed.id, prepared.postponed)
-            if not prepared.go:
-                release(connection, claimed.id)
-                return []
-            sending = mark_sending(connection, claimed.id)
-            if not sending:
-                release(connection, claimed.id)
-            faultpoint(FaultPoint.BEFORE_SENDING_COMMIT)
-        faultpoint(FaultPoint.AFTER_SENDING_COMMIT)
-        return prepared.go if sending else []
-
-    def _write(self, claimed: Claim, outcomes: list[Outcome], down: GatewayDown | None) -> None:
-        """Commit the outcomes; the database may be away for a while, the recorder keeps them meanwhile."""
-        wait_s = 0.2
-        for attempt in range(8):
-            try:
-                with writing(self._engine) as connection:
-                    write_outcomes(connection, claimed.id, outcomes, suppression=self._suppression)
-                    self._settle_lane(connection, claimed.lane, outcomes, down)
-                    faultpoint(FaultPoint.BEFORE_OUTCOMES_COMMIT)
-            except DBAPIError as error:
-                if attempt == 7:
-                    raise
-                log.warning("outcomes_wait_for_database", claim=claimed.id, error=str(error.orig))
-                time.sleep(wait_s)
-                wait_s = min(wait_s * 2, 10)
-            else:
-                faultpoint(FaultPoint.AFTER_OUTCOMES_COMMIT)
-                return
-
-    def _settle_lane(
-        self, connection: Connection, lane: str, outcomes: list[Outcome], down: GatewayDown | None
-    ) -> None:
-        if down is not None:
-            first = _LASTING_CLOSURE if down.lasting else _FIRST_CLOSURE
-            if down.retry_after_s:
-                first = timedelta(seconds=down.retry_after_s)
-            wait = close_lane(connection, lane, reason=down.text, first_wait=first, longest=_LONGEST_CLOSURE)
-            log.error("lane_closed", lane=lane, reason=down.text, seconds=wait.total_seconds(), lasting=down.lasting)
-        elif any(outcome.ending is not Ending.UNTOUCHED for outcome in outcomes) and open_lane(connection, lane):
-            log.info("lane_open_again", lane=lane)
-
-
-class Heartbeat:
-    """Renews a claim's lease from a thread of its own while the chunk is under way."""
-
-    def __init__(self, engine: Engine, claimed: Claim, lease: timedelta, started: float) -> None:
-        self._engine = engine
-        self._claim_id = claimed.id
-        self._lease = lease
-        self._stop = threading.Event()
-        self._ends = started + lease.total_seconds()
-        self._thread = threading.Thread(target=self._beat, name=f"lease-{claimed.id}", daemon=True)
-
-    def __enter__(self) -> Heartbeat:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def lease_ends(self) -> float:
-        """Return the monotonic second at which the lease surely still held when last renewed, less a margin."""
-        return self._ends - self._lease.total_seconds() * 0.1
-
-    def _beat(self) -> None:
-        while not self._stop.wait(self._lease.total_seconds() / 3):
-            asked = time.monotonic()
-            faultpoint(FaultPoint.BEFORE_LEASE_RENEWED)
-            try:
-                with writing(self._engine) as connection:
-                    if renew(connection, self._claim_id, self._lease) is None:
-                        self._ends = 0.0
-                        return
-            except DBAPIError as error:
-                log.warning("lease_not_renewed", claim=self._claim_id, error=str(error.orig))
-                continue
-            self._ends = asked + self._lease.total_seconds()
-            faultpoint(FaultPoint.AFTER_LEASE_RENEWED)
+        return _CHUNK if self._pace is None else max(min(_CHUNK, round(self._pace * _CHUNK_SECONDS)), _LEAST_CHUNK)

@@ -19,6 +19,7 @@ from kernel.vocabulary import Channel
 from store.schema import installation
 from store.tables import contacts
 from templates.context import load_contexts
+from templates.dkim import keys_of
 from templates.files import email_template, sms_template
 from templates.links import PreviewLinks
 from templates.mail import MailStep
@@ -74,6 +75,7 @@ def prepare_step(
         campaign=pinned.name,
         utm=utm,
         installation=installation_name,
+        dkim=keys_of(sender, workspace.root),
     )
 
 

@@ -24,6 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("campaigns", "runs"),
     ),
     "processes": ("up", "worker", "scheduler", "web", "inbound", "redis"),
+    "dkim": ("dkim",),
     "ledger": ("ledger", "lanes"),
     "suppressions": ("suppressions",),
     "reports": ("report", "funnel", "attribute"),

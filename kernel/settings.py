@@ -33,12 +33,33 @@ class Brand(Strict):
     color: str = Field(default="#1f4e79", pattern=r"^#[0-9a-fA-F]{6}$")
 
 
+class DkimKeySettings(Strict):
+    """A private key that signs a sender's messages; its kind is told by the key itself."""
+
+    selector: str = Field(
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
+    )
+    domain: str | None = Field(default=None, description="d= of the signature; default: the sender's domain.")
+    key: SecretStr | None = Field(default=None, description="The key itself, from the environment: ${DKIM_KEY}.")
+    key_file: str | None = Field(
+        default=None, min_length=1, description="Or its file, within the workspace or anywhere."
+    )
+
+    @model_validator(mode="after")
+    def _one_key(self) -> DkimKeySettings:
+        if (self.key is None) == (self.key_file is None):
+            raise ValueError("give either key or key_file")
+        return self
+
+
 class Sender(Strict):
     name: str
     email: str
     reply_to: str | None = None
     bounce_domain: str | None = Field(default=None, description="Domain of bounce addresses; default: the sender's.")
     feedback_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]{5,15}$")
+    dkim: list[DkimKeySettings] = Field(default=[], description="Keys that sign; best an RSA and an Ed25519 one.")
+    dkim_expires: DurationText | None = Field(default=None, description="How long signatures hold; none: for ever.")
 
 
 class FrequencyCap(Strict):

@@ -11,7 +11,7 @@ from templates.headers import mailbox_field, raw_field
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 
 
-def step_fields(sender: Sender, campaign: str, list_id: str, *, transactional: bool) -> bytes:
+def step_fields(sender: Sender, campaign: str, list_id: str, *, transactional: bool) -> list[bytes]:
     """Return the fields every message of the step shares.
 
     Raises:
@@ -32,4 +32,4 @@ def step_fields(sender: Sender, campaign: str, list_id: str, *, transactional: b
         kind = "transactional" if transactional else "marketing"
         fields.append(raw_field("Feedback-ID", f"{campaign}::{kind}:{sender.feedback_id}"))
     fields.append(raw_field("X-Auto-Response-Suppress", "OOF, AutoReply"))
-    return b"".join(fields)
+    return fields

@@ -7,7 +7,7 @@ of fixed links are made once; a message pays for its values, its signatures and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -16,12 +16,14 @@ from typing import Any
 from markupsafe import escape
 
 from kernel.errors import ConfigError
+from kernel.fields import duration
 from kernel.ids import digest, message_id_header
 from kernel.settings import Brand, Sender
 from kernel.signing import Signer
 from templates.addresses import wire_address
 from templates.bodies import encoded, wire_text
 from templates.budget import MAX_OUTPUT, Rendering
+from templates.dkim import DkimKey, DkimStep
 from templates.files import EmailTemplate
 from templates.footer import brand_values, footer_of
 from templates.headers import raw_field, text_field
@@ -73,6 +75,7 @@ class MailStep:
         utm: Mapping[str, str],
         installation: str,
         transactional: bool = False,
+        dkim: Sequence[DkimKey] = (),
         fast: bool = True,
     ) -> None:
         """Prepare the step.
@@ -88,6 +91,7 @@ class MailStep:
             utm: Values of UTM parameters by name without prefix.
             installation: This database's own name, which stands in every Message-ID.
             transactional: No unsubscribe links, no footer, no list headers.
+            dkim: Keys that sign every message.
             fast: False makes every body the plain way, which the fast one is compared with.
 
         Raises:
@@ -113,11 +117,15 @@ class MailStep:
         try:
             self._domain = wire_address(sender.email).domain
             self._bounce_domain = wire_address(f"x@{sender.bounce_domain or self._domain}").domain
-            self._head = step_fields(sender, campaign, list_id, transactional=transactional)
+            fixed = step_fields(sender, campaign, list_id, transactional=transactional)
         except (ValueError, TemplateProblem) as error:
             raise ConfigError(f"sender {sender.email!r}: {error}") from error
         boundary = b"=_" + digest(installation, list_id, template.name)[:24].encode()
-        self._head += b'MIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary="' + boundary + b'"\r\n\r\n'
+        fixed.append(b"MIME-Version: 1.0\r\n")
+        fixed.append(b'Content-Type: multipart/alternative; boundary="' + boundary + b'"\r\n')
+        expires_s = int(duration(sender.dkim_expires).total_seconds()) if sender.dkim_expires else None
+        self._dkim = DkimStep(dkim, fixed, expires_s=expires_s) if dkim else None
+        self._head = b"".join(fixed) + b"\r\n"
         self._part = b"--" + boundary + b"\r\nContent-Type: text/%b; charset=utf-8\r\nContent-Transfer-Encoding: "
         self._end = b"--" + boundary + b"--\r\n"
         self._text_part, self._html_part = self._part % b"plain", self._part % b"html"
@@ -146,23 +154,27 @@ class MailStep:
         variables["subject"] = subject
         (html_coding, html_lines), (text_coding, text_lines) = self._bodies(variables, tracking)
         header_id = message_id_header(message_id, self._installation, self._domain)
-        data = (
+        head = [
             self._date_field(date),
-            f"Message-ID: {header_id}\r\nTo: {recipient.text}\r\n".encode(),
+            f"Message-ID: {header_id}\r\n".encode(),
+            f"To: {recipient.text}\r\n".encode(),
             text_field("Subject", subject),
-            self._unsubscribe_fields(unsubscribe),
-            self._head,
+            *self._unsubscribe_fields(unsubscribe),
+        ]
+        body = (
             *(self._text_part, text_coding, b"\r\n\r\n", text_lines),
             *(b"\r\n", self._html_part, html_coding, b"\r\n\r\n", html_lines),
             b"\r\n",
             self._end,
         )
+        if self._dkim is not None:
+            head.insert(0, self._dkim.signatures(head, b"".join(body), at=int(date.timestamp())))
         return ComposedMail(
             envelope_from=f"bounce+{tracking.tokens.address()}@{self._bounce_domain}",
             envelope_to=recipient.text,
             message_id_header=header_id,
             subject=subject,
-            data=b"".join(data),
+            data=b"".join((*head, self._head, *body)),
             needs_smtputf8=recipient.needs_smtputf8,
         )
 
@@ -214,11 +226,13 @@ class MailStep:
             self._dated = (date, field)
         return field
 
-    def _unsubscribe_fields(self, unsubscribe: str) -> bytes:
+    def _unsubscribe_fields(self, unsubscribe: str) -> tuple[bytes, ...]:
         if self._transactional:
-            return b""
-        link = raw_field("List-Unsubscribe", f"<{unsubscribe}>")
-        return link + b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+            return ()
+        return (
+            raw_field("List-Unsubscribe", f"<{unsubscribe}>"),
+            b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
+        )
 
 
 def _check_size(body: str) -> None:

@@ -30,6 +30,7 @@ from store.schema import head, revision
 from store.sql import insert_into
 from store.tables import meta
 from store.types import database_now
+from templates.dkim import keys_of
 from workers.channels.registry import open_channel
 from workers.embedded import answers
 from workers.status import stuck_campaigns
@@ -38,6 +39,7 @@ PATIENCE_S = 10.0
 """How long a server may take to answer; a campaign's own patience is longer."""
 _SKEW_WARN_S, _SKEW_FAIL_S = 2.0, 30.0
 _FREE_WARN, _FREE_FAIL = 1_000_000_000, 100_000_000
+_FAIR_RSA_BITS = 2048
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -84,6 +86,7 @@ def examine(root: Path, *, now: datetime) -> Iterator[Check]:
         return
     yield _ok("settings", f"{workspace.root / 'carillon.yaml'} is in order")
     yield _secret_key(workspace)
+    yield from _signatures(workspace)
     yield from _database(workspace, now)
     yield from _broker(workspace)
     yield from _gateways(workspace)
@@ -99,6 +102,24 @@ def _secret_key(workspace: Workspace) -> Check:
     if workspace.environment.get("CARILLON_SECRET_KEY"):
         return _ok("secret key", "CARILLON_SECRET_KEY is set")
     return _ok("secret key", "kept in .carillon/secret_key; links in messages need it, so back it up")
+
+
+def _signatures(workspace: Workspace) -> Iterator[Check]:
+    for name, sender in workspace.settings.senders.items():
+        if not sender.dkim:
+            continue
+        try:
+            keys = keys_of(sender, workspace.root)
+        except CarillonError as error:
+            yield _fail(f"sender {name}", str(error), "campaigns of this sender cannot leave until it is mended")
+            continue
+        says = ", ".join(f"{key.algorithm} with {key.name}" for key in keys)
+        short = [key for key in keys if key.algorithm == "rsa-sha256" and key.bits < _FAIR_RSA_BITS]
+        if short:
+            remedy = "make one of 2048 bits with `carillon dkim new`: some receivers ignore shorter ones"
+            yield Check(name=f"sender {name}", health=Health.WARN, says=f"signs by {says}", remedy=remedy)
+        else:
+            yield _ok(f"sender {name}", f"signs by {says}; `carillon dkim records` shows what belongs in the DNS")
 
 
 # --- the database --------------------------------------------------------------------------------------------

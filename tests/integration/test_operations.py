@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -262,3 +263,39 @@ def test_a_lost_message_unbalances_the_books(engine: Engine) -> None:
         connection.execute(messages.delete().where(messages.c.id == 2))
     with reading(engine) as connection:
         assert not status(connection, now=NOW).balanced
+
+
+# --- dkim ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_dkim_key_is_the_owners_alone_and_its_record_is_told(shop: Path) -> None:
+    lines = {}
+    for algorithm in ("rsa", "ed25519"):
+        made = runner.invoke(app, ["dkim", "new", algorithm[0], "--algorithm", algorithm, "--workspace", str(shop)])
+        assert made.exit_code == 0, made.output
+        lines[algorithm] = next(line for line in made.output.splitlines() if "key_file" in line)
+        assert (shop / ".carillon" / "dkim" / f"{algorithm[0]}.pem").stat().st_mode & 0o077 == 0
+    again = runner.invoke(app, ["dkim", "new", "r", "--workspace", str(shop)])
+    assert again.exit_code == 1
+    assert "there is a key" in again.output
+    settings = (shop / "carillon.yaml").read_text(encoding="utf-8")
+    with_keys = re.sub(r"(?m)^(senders:\n  \w+:)\n", rf"\1\n    dkim:\n{lines['rsa']}\n{lines['ed25519']}\n", settings)
+    assert with_keys != settings
+    (shop / "carillon.yaml").write_text(with_keys, encoding="utf-8")
+    told = json.loads(runner.invoke(app, ["dkim", "records", "--json", "--workspace", str(shop)]).output)
+    assert [(one["algorithm"], one["bits"]) for one in told] == [("rsa-sha256", 2048), ("ed25519-sha256", 256)]
+    assert told[0]["name"].startswith("r._domainkey.")
+    shown = runner.invoke(app, ["dkim", "records", "--workspace", str(shop)]).output
+    assert all(max(map(len, re.findall(r'"([^"]*)"', line))) <= 255 for line in shown.splitlines() if " TXT " in line)
+    (check,) = [check for name, check in checks_of(shop).items() if name.startswith("sender ")]
+    assert check.health is Health.OK
+
+
+def test_the_doctor_finds_a_dkim_key_that_is_missing(shop: Path) -> None:
+    path = shop / "carillon.yaml"
+    text = path.read_text(encoding="utf-8")
+    missing = "    dkim: [{selector: s, key_file: nowhere.pem}]\n"
+    path.write_text(re.sub(r"(?m)^(senders:\n  \w+:\n)", rf"\1{missing}", text), encoding="utf-8")
+    (check,) = [check for name, check in checks_of(shop).items() if name.startswith("sender ")]
+    assert check.health is Health.FAIL
+    assert "nowhere.pem cannot be read" in check.says

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -10,6 +10,7 @@ from typing import Any
 
 from kernel.settings import Brand, Sender
 from kernel.signing import Purpose, Signer
+from templates.dkim import DkimKey
 from templates.files import email_template
 from templates.mail import ComposedMail, MailStep
 
@@ -69,6 +70,7 @@ def step(
     brand: Brand = BRAND,
     utm: Mapping[str, str] | None = None,
     transactional: bool = False,
+    dkim: Sequence[DkimKey] = (),
 ) -> MailStep:
     return MailStep(
         template=email_template(files() if made is None else made, "winback", language),
@@ -81,6 +83,7 @@ def step(
         utm={} if utm is None else utm,
         installation="0123456789ab",
         transactional=transactional,
+        dkim=dkim,
     )
 
 

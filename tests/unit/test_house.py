@@ -145,6 +145,7 @@ HEADINGS = {
     "Settings": "Top level",
     "Brand": "brand",
     "Sender": "senders",
+    "DkimKeySettings": "dkim",
     "SmtpGateway": "gateways, `type: smtp`",
     "HttpGateway": "gateways, `type: http`",
     "HttpReply": "reply",

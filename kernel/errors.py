@@ -62,6 +62,19 @@ class PermanentError(DeliveryError):
     """Not sent: never."""
 
 
+class OptedOut(PermanentError):
+    """Not sent, never: the person has told the gateway, or its carrier, to send nothing more.
+
+    The words begin with `OPTED_OUT`, by which the flight recorder's copy of them is known again.
+    """
+
+    def __init__(self, text: str, *, code: int = 0) -> None:
+        super().__init__(f"{OPTED_OUT}{text}", code=code)
+
+
+OPTED_OUT = "opted out: "
+
+
 class OutcomeUnknown(DeliveryError):
     """Perhaps sent: never retried by itself."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from kernel.fields import DurationText, RateText, Strict
+from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
 from kernel.vocabulary import Channel
 
 
@@ -31,21 +32,6 @@ class SmtpGateway(Strict):
     @property
     def channel(self) -> Channel:
         return Channel.EMAIL
-
-
-class HttpWay(Strict):
-    """What every SMS provider over HTTP has."""
-
-    timeout: DurationText = "30s"
-    concurrency: int = Field(default=32, ge=1, le=1000, description="Requests under way at once, in each process.")
-    ca_file: str | None = Field(default=None, description="Certificates to trust beside the system's.")
-    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
-    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
-    rate: RateText | None = None
-
-    @property
-    def channel(self) -> Channel:
-        return Channel.SMS
 
 
 class HttpReply(Strict):
@@ -150,4 +136,14 @@ class SmppGateway(Strict):
         return Channel.SMS
 
 
-Gateway = Annotated[SmtpGateway | HttpGateway | KannelGateway | SmppGateway, Field(discriminator="type")]
+Gateway = Annotated[
+    SmtpGateway
+    | HttpGateway
+    | KannelGateway
+    | SmppGateway
+    | TwilioGateway
+    | VonageGateway
+    | AliyunGateway
+    | TencentGateway,
+    Field(discriminator="type"),
+]

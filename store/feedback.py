@@ -73,6 +73,9 @@ LIFTABLE = (
 OWN_WORD_SOURCES = ("preference page", "sms START")
 """What a consent's source begins with where the person gave it themselves."""
 
+STOP_SOURCE = "sms STOP"
+"""Source of a consent withdrawn by SMS, whether the word reached us or the gateway."""
+
 
 def record_touch(
     connection: Connection,

@@ -124,7 +124,8 @@ class ChunkFlight:
             faultpoint(FaultPoint.BEFORE_ACCEPTED_RECORDED)
         if isinstance(content, ComposedSms):
             # An SMS is known by its parts: then the text is the gateway's own id of it, which receipts will name.
-            parts: int | None = content.parts
+            # What the gateway charges goes before what we counted.
+            parts: int | None = receipt.parts or content.parts
             text, address = _kept_whole(receipt.gateway_id), content.address
         else:
             parts, text, address = None, receipt.reply, content.envelope_to

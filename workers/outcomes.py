@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from kernel.errors import OPTED_OUT
 from kernel.settings import SuppressionSettings
 from kernel.vocabulary import Channel, MessageEventKind, SuppressionReason
 from store.attempts import write_attempts
 from store.changes import touch_recipients
-from store.feedback import record_message_event, settle_early_words
+from store.feedback import STOP_SOURCE, record_message_event, settle_early_words, withdraw_address
 from store.ledger import Ending, Outcome, finish
 from store.message_facts import message_fact
 from store.suppressions import count_bounces, suppress
@@ -45,8 +46,23 @@ def write_outcomes(
     settle_early_words(connection, out)
     touch_recipients(connection, out)
     for outcome in outcomes:
-        if outcome.ending is Ending.REFUSED and outcome.parts is None:
+        if outcome.ending is Ending.REFUSED and outcome.reply.startswith(OPTED_OUT):
+            _stop(connection, outcome)
+        elif outcome.ending is Ending.REFUSED and outcome.parts is None:
             _draw_consequences(connection, outcome, suppression)
+
+
+def _stop(connection: Connection, outcome: Outcome) -> None:
+    """Take a number out that has told the gateway to stop, as if it had told us."""
+    withdraw_address(
+        connection,
+        channel=Channel.SMS,
+        address=outcome.address,
+        reason=SuppressionReason.STOP,
+        at=outcome.at,
+        source=STOP_SOURCE,
+        message_id=outcome.message_id,
+    )
 
 
 def _draw_consequences(connection: Connection, outcome: Outcome, settings: SuppressionSettings) -> None:

@@ -14,7 +14,10 @@ from kernel.gateways import HttpGateway, HttpReply, KannelGateway, SmppGateway, 
 from templates.mail import ComposedMail
 from templates.sms import ComposedSms
 from templates.sms_parts import split
+from tests.servers import sms_providers
 from tests.servers.flights import RememberingFlight
+from tests.servers.sms_adapters import aliyun, tencent, twilio, vonage
+from tests.servers.sms_providers import ProviderServer
 from tests.servers.sms_stub import JSON_ANSWERS, KANNEL_ANSWERS, SmsStub
 from tests.servers.smsc import Smsc
 from tests.servers.smtp_sink import Sink, SinkServer
@@ -111,7 +114,52 @@ def smpp_rig(stack: ExitStack) -> Rig:
     return Rig(channel, lambda what, index: sms(words[what], index))
 
 
-RIGS = {"smtp": smtp_rig, "http": http_rig, "kannel": kannel_rig, "smpp": smpp_rig}
+def twilio_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(ProviderServer(sms_providers.twilio))
+    words = {"accept": "accept", "refuse": "21211", "defer": "http500", "down": "20429", "lost": "drop"}
+    return Rig(twilio(server.url), lambda what, index: sms(words[what], index))
+
+
+def vonage_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(ProviderServer(sms_providers.vonage))
+    words = {"accept": "accept", "refuse": "6", "defer": "5", "down": "1", "lost": "drop"}
+    return Rig(vonage(server.url), lambda what, index: sms(words[what], index))
+
+
+def aliyun_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(ProviderServer(sms_providers.Aliyun()))
+    words = {
+        "accept": "accept",
+        "refuse": "isv.MOBILE_NUMBER_ILLEGAL",
+        "defer": "isv.BUSINESS_LIMIT_CONTROL",
+        "down": "Throttling.User",
+        "lost": "drop",
+    }
+    return Rig(aliyun(server.url), lambda what, index: sms(f"name: {words[what]}", index))
+
+
+def tencent_rig(stack: ExitStack) -> Rig:
+    server = stack.enter_context(ProviderServer(sms_providers.tencent))
+    words = {
+        "accept": "accept",
+        "refuse": "InvalidParameterValue.IncorrectPhoneNumber",
+        "defer": "LimitExceeded.PhoneNumberDailyLimit",
+        "down": "Error RequestLimitExceeded",
+        "lost": "drop",
+    }
+    return Rig(tencent(server.url), lambda what, index: sms(f"1: {words[what]}", index))
+
+
+RIGS = {
+    "smtp": smtp_rig,
+    "http": http_rig,
+    "kannel": kannel_rig,
+    "smpp": smpp_rig,
+    "twilio": twilio_rig,
+    "vonage": vonage_rig,
+    "aliyun": aliyun_rig,
+    "tencent": tencent_rig,
+}
 
 
 @pytest.fixture(params=RIGS)
@@ -160,7 +208,7 @@ def test_it_stops_before_the_end_when_asked(rig: Rig) -> None:
     assert 4999 not in flight.committed
 
 
-@pytest.mark.parametrize("name", ["smtp", "http", "smpp"])
+@pytest.mark.parametrize("name", [name for name in RIGS if name != "kannel"])
 def test_a_deferred_message_is_not_committed_as_sent(name: str) -> None:
     with ExitStack() as stack:
         rig = RIGS[name](stack)

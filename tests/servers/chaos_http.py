@@ -90,6 +90,7 @@ class ChaosServer:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.01)  # A transport closes its socket one turn of the loop after it was told to.
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -97,8 +98,11 @@ class ChaosServer:
             while await self._exchange(reader, writer):
                 pass
         except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
+            writer.close()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
+        else:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from kernel.errors import ConfigError, GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from kernel.fields import duration
-from kernel.gateways import HttpWay
+from kernel.sms_providers import HttpWay
 from templates.sms import ComposedSms
 from workers.channels.port import Flight, Parcel, Receipt
 from workers.http.client import Client
@@ -95,7 +95,7 @@ def refuse_by_status(answer: Answer) -> None:
         return
     if status in (429, 503):
         raise GatewayDown(f"busy: {answer.excerpt}", retry_after_s=answer.retry_after_s)
-    if status in (401, 403) or 300 <= status < 400:
+    if status in (401, 403, 404, 405, 407) or 300 <= status < 400:
         raise GatewayDown(f"refused: {answer.excerpt}", lasting=True)
     if status in (502, 504):
         # A proxy in between speaks: what stands behind it may have taken the message.

@@ -29,11 +29,12 @@ class Parcel:
 
 
 class Receipt(NamedTuple):
-    """The gateway took the message over."""
+    """The gateway took the message over. `parts` is how many SMS parts it says it charges, where it says so."""
 
     reply: str
     code: int = 0
     gateway_id: str | None = None
+    parts: int | None = None
 
 
 class Flight(Protocol):

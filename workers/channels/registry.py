@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from sqlalchemy import Engine
 
+from kernel.clock import system_clock
 from kernel.gateways import HttpGateway, KannelGateway, SmppGateway, SmtpGateway
 from kernel.settings import Workspace
+from kernel.sms_providers import AliyunGateway, TencentGateway, TwilioGateway, VonageGateway
+from workers.channels.aliyun import AliyunChannel
 from workers.channels.http import HttpChannel
 from workers.channels.kannel import KannelChannel
 from workers.channels.port import Channel
 from workers.channels.smpp import SmppChannel
 from workers.channels.smtp import SmtpChannel
+from workers.channels.tencent import TencentChannel
+from workers.channels.twilio import TwilioChannel
+from workers.channels.vonage import VonageChannel
 from workers.inbound.smpp import InboxKeeper
 
 
@@ -23,17 +31,29 @@ def open_channel(workspace: Workspace, name: str, *, engine: Engine | None = Non
         engine: The database that keeps what comes back over the same connection (SMPP); None asks for nothing back.
     """
     gateway = workspace.settings.gateways.get(name)
+    channel: Channel | None = None
     match gateway:
         case SmtpGateway():
-            return SmtpChannel(gateway)
+            channel = SmtpChannel(gateway)
         case HttpGateway():
-            return HttpChannel(gateway, receipt_url=receipt_url(workspace, name))
+            channel = HttpChannel(gateway, receipt_url=receipt_url(workspace, name))
         case KannelGateway():
-            return KannelChannel(gateway, receipt_url=receipt_url(workspace, name))
+            channel = KannelChannel(gateway, receipt_url=receipt_url(workspace, name))
         case SmppGateway():
-            return SmppChannel(gateway, keep=InboxKeeper(engine, name) if engine is not None else None)
-        case None:
-            return None
+            channel = SmppChannel(gateway, keep=InboxKeeper(engine, name) if engine is not None else None)
+        case TwilioGateway():
+            channel = TwilioChannel(gateway, receipt_url=receipt_url(workspace, name))
+        case VonageGateway():
+            channel = VonageChannel(gateway, receipt_url=receipt_url(workspace, name))
+        case AliyunGateway():
+            channel = AliyunChannel(gateway, clock=system_clock, nonce=_nonce)
+        case TencentGateway():
+            channel = TencentChannel(gateway, clock=system_clock)
+    return channel
+
+
+def _nonce() -> str:
+    return uuid4().hex
 
 
 def receipt_url(workspace: Workspace, name: str) -> str:

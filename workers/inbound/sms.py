@@ -13,6 +13,7 @@ from kernel.signing import Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
 from store.feedback import (
     OWN_WORD_SOURCES,
+    STOP_SOURCE,
     record_message_event,
     record_sent_evidence,
     set_consent,
@@ -35,7 +36,6 @@ from workers.inbound.outcomes import Read, Waiting, wait_for_outcome
 from workers.inbound.replies import Reply, reading_of
 
 _LEDGER_PATIENCE = timedelta(minutes=5)
-_STOP_SOURCE = "sms STOP"
 _START_SOURCE = OWN_WORD_SOURCES[1]
 
 
@@ -132,7 +132,7 @@ def _record_one(connection: Connection, row: InboxRow, index: int, number: str, 
             address=number,
             reason=SuppressionReason.STOP,
             at=at,
-            source=_STOP_SOURCE,
+            source=STOP_SOURCE,
             message_id=answered.id if answered else None,
         )
         if answered is not None:
@@ -161,7 +161,7 @@ def _start(connection: Connection, number: str, text: str, at: datetime) -> str:
     holders = contacts_with(connection, channel=Channel.SMS, address=number)
     granted = [
         contact_id
-        for contact_id in withdrawn_by(connection, holders, channel=Channel.SMS, source=_STOP_SOURCE)
+        for contact_id in withdrawn_by(connection, holders, channel=Channel.SMS, source=STOP_SOURCE)
         if set_consent(
             connection,
             contact_id=contact_id,

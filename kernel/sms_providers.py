@@ -1,0 +1,75 @@
+"""SMS providers over HTTP as carillon.yaml describes them: what all have, and the four that are known by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from kernel.fields import DurationText, RateText, Strict
+from kernel.vocabulary import Channel
+
+
+class HttpWay(Strict):
+    """What every SMS provider over HTTP has."""
+
+    timeout: DurationText = "30s"
+    concurrency: int = Field(default=32, ge=1, le=1000, description="Requests under way at once, in each process.")
+    ca_file: str | None = Field(default=None, description="Certificates to trust beside the system's.")
+    callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
+    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
+    rate: RateText | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.SMS
+
+
+class TwilioGateway(HttpWay):
+    type: Literal["twilio"]
+    account_sid: str = Field(pattern=r"^AC[0-9a-fA-F]{32}$")
+    auth_token: SecretStr = Field(description="Signs in, and verifies what Twilio calls back.")
+    sender: str = Field(default="", description="A number of yours or an alphanumeric name.")
+    messaging_service_sid: str | None = Field(default=None, pattern=r"^MG[0-9a-fA-F]{32}$")
+    validity: DurationText | None = Field(default=None, description="How long Twilio keeps trying.")
+    url: str = "https://api.twilio.com"
+
+    @model_validator(mode="after")
+    def _from_somewhere(self) -> TwilioGateway:
+        if not self.sender and not self.messaging_service_sid:
+            raise ValueError("give a sender or a messaging_service_sid")
+        return self
+
+
+class VonageGateway(HttpWay):
+    type: Literal["vonage"]
+    api_key: str
+    api_secret: SecretStr
+    sender: str
+    validity: DurationText | None = Field(default=None, description="How long Vonage keeps trying.")
+    url: str = "https://rest.nexmo.com/sms/json"
+
+
+class AliyunGateway(HttpWay):
+    """Alibaba Cloud's Dysmsapi. The text of an SMS gives the values of a template, one `name: value` a line."""
+
+    type: Literal["aliyun"]
+    access_key_id: str
+    access_key_secret: SecretStr
+    sign_name: str = Field(description="The approved signature, without its brackets.")
+    template: str | None = Field(default=None, description="Template of SMS whose text names none.")
+    region: str = "cn-hangzhou"
+    url: str = "https://dysmsapi.aliyuncs.com/"
+
+
+class TencentGateway(HttpWay):
+    """Tencent Cloud SMS. The text of an SMS gives the values of a template, `1: value` on the first line and so on."""
+
+    type: Literal["tencent"]
+    secret_id: str
+    secret_key: SecretStr
+    app_id: str
+    sign_name: str = Field(description="The approved signature, without its brackets.")
+    template: str | None = Field(default=None, description="Template of SMS whose text names none.")
+    region: str = "ap-guangzhou"
+    url: str = "https://sms.tencentcloudapi.com/"

@@ -88,8 +88,8 @@ def _stages(step: MailStep, people: list[dict[str, Any]], links: NumberedLinks) 
     return {
         "signing 12 tokens and their links": signatures,
         "subject": lambda number: step._subject(variables[number], trackings[number]),
-        "HTML": lambda number: step._wire.html(variables[number], trackings[number]),
-        "text": lambda number: step._wire.text(variables[number], trackings[number]),
+        "HTML": lambda number: step._wire.html(variables[number], trackings[number], step._laws.common),
+        "text": lambda number: step._wire.text(variables[number], trackings[number], step._laws.common),
     }
 
 

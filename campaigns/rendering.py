@@ -75,6 +75,7 @@ def prepare_step(
         campaign=pinned.name,
         utm=utm,
         installation=installation_name,
+        regions=settings.regions.values(),
         dkim=keys_of(sender, workspace.root),
     )
 

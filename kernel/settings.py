@@ -18,6 +18,7 @@ from kernel.documents import Document, read_document
 from kernel.errors import ConfigError
 from kernel.fields import DurationText, Name, Strict, WindowSpec, ZoneName
 from kernel.gateways import Gateway
+from kernel.regions import Region
 from kernel.signing import Signer
 from kernel.vocabulary import Channel
 
@@ -265,6 +266,7 @@ class Settings(Strict):
     web: WebSettings = WebSettings()
     inbound: InboundSettings = InboundSettings()
     suppression: SuppressionSettings = SuppressionSettings()
+    regions: dict[Name, Region] = Field(default={}, description="What a region's law wants in e-mails.")
     label: str = Field(default="", description="Shown on top of every report, as 'Simulated customers'.")
     report_gateway: Name | None = Field(default=None, description="E-mail gateway for reports; default: the first.")
 

@@ -7,7 +7,7 @@ of fixed links are made once; a message pays for its values, its signatures and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -18,6 +18,7 @@ from markupsafe import escape
 from kernel.errors import ConfigError
 from kernel.fields import duration
 from kernel.ids import digest, message_id_header
+from kernel.regions import Region
 from kernel.settings import Brand, Sender
 from kernel.signing import Signer
 from templates.addresses import wire_address
@@ -25,7 +26,7 @@ from templates.bodies import encoded, wire_text
 from templates.budget import MAX_OUTPUT, Rendering
 from templates.dkim import DkimKey, DkimStep
 from templates.files import EmailTemplate
-from templates.footer import brand_values, footer_of
+from templates.footer import Footer, Law, Laws, brand_values
 from templates.headers import raw_field, text_field
 from templates.heading import step_fields
 from templates.links import Links, Tracking, TrackingStep
@@ -75,6 +76,7 @@ class MailStep:
         utm: Mapping[str, str],
         installation: str,
         transactional: bool = False,
+        regions: Iterable[Region] = (),
         dkim: Sequence[DkimKey] = (),
         fast: bool = True,
     ) -> None:
@@ -91,6 +93,7 @@ class MailStep:
             utm: Values of UTM parameters by name without prefix.
             installation: This database's own name, which stands in every Message-ID.
             transactional: No unsubscribe links, no footer, no list headers.
+            regions: What the law wants in messages to people of certain countries.
             dkim: Keys that sign every message.
             fast: False makes every body the plain way, which the fast one is compared with.
 
@@ -100,7 +103,7 @@ class MailStep:
         """
         self._email = prepare_email(template)
         self._tracking = TrackingStep(signer=signer, base_url=base_url, utm=utm)
-        self._footer = footer_of(brand, template.language)
+        self._laws = Laws(brand, template.language, () if transactional else regions)
         postal_address = brand_values(brand)["postal_address"]
         self._postal = (str(escape(postal_address)), postal_address)
         self._transactional = transactional
@@ -112,7 +115,7 @@ class MailStep:
             "campaign": campaign,
         }
         self._wire = WireBodies(
-            self._email, self._tracking, self._footer, self._postal, self._static, bulk=not transactional, fast=fast
+            self._email, self._tracking, self._laws, self._postal, self._static, bulk=not transactional, fast=fast
         )
         try:
             self._domain = wire_address(sender.email).domain
@@ -150,9 +153,10 @@ class MailStep:
         tracking = Tracking(self._tracking, message_id, links)
         unsubscribe, preferences = tracking.own
         variables = {**context, **self._static, "unsubscribe_url": unsubscribe, "preferences_url": preferences}
-        subject = self._subject(variables, tracking)
+        law = self._laws.of(context)
+        subject = law.subject(self._subject(variables, tracking))
         variables["subject"] = subject
-        (html_coding, html_lines), (text_coding, text_lines) = self._bodies(variables, tracking)
+        (html_coding, html_lines), (text_coding, text_lines) = self._bodies(variables, tracking, law)
         header_id = message_id_header(message_id, self._installation, self._domain)
         head = [
             self._date_field(date),
@@ -183,40 +187,42 @@ class MailStep:
         rendering = Rendering(variables, tracking.anything, limit=MAX_SUBJECT * 10, one_line=True)
         return _one_line(self._email.subject.render(rendering))
 
-    def _bodies(self, variables: dict[str, Any], tracking: Tracking) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    def _bodies(
+        self, variables: dict[str, Any], tracking: Tracking, law: Law
+    ) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
         """Return encoding and lines of HTML and text: the fast way, and where that gives up, the plain way."""
         wire = self._wire
         try:
-            html = wire.html(variables, tracking)
+            html = wire.html(variables, tracking, law)
         except (GaveUp, *FAILURES):
-            html = encoded(wire_text(self._html(variables, tracking), "HTML"))
+            html = encoded(wire_text(self._html(variables, tracking, law.footer), "HTML"))
         try:
-            text = wire.text(variables, tracking)
+            text = wire.text(variables, tracking, law)
         except (GaveUp, *FAILURES):
-            text = encoded(wire_text(self._text(variables, tracking), "text"))
+            text = encoded(wire_text(self._text(variables, tracking, law.footer), "text"))
         return html, text
 
-    def _html(self, variables: dict[str, Any], tracking: Tracking) -> str:
+    def _html(self, variables: dict[str, Any], tracking: Tracking, owed: Footer) -> str:
         variables |= {name: tracking.click(url) for name, url in self._email.links.items()}
         unsubscribe, preferences = tracking.own
-        variables["footer"] = footer = self._footer.html(unsubscribe, preferences)
+        variables["footer"] = footer = owed.html(unsubscribe, preferences)
         html = self._email.html.render(Rendering(variables, tracking.anything))
         _check_size(html)
         tail = f'<img src="{tracking.opened()}" width="1" height="1" alt="">'
-        wanted = () if self._transactional else (unsubscribe, preferences, self._postal[0])
+        wanted = () if self._transactional else (unsubscribe, preferences, self._postal[0], str(escape(owed.more)))
         return _before_end(html, tail if all(part in html for part in wanted) else f"{footer}{tail}")
 
-    def _text(self, variables: dict[str, Any], tracking: Tracking) -> str:
+    def _text(self, variables: dict[str, Any], tracking: Tracking, owed: Footer) -> str:
         variables |= {name: tracking.click(url) for name, url in self._email.links.items()}
         unsubscribe, preferences = tracking.own
-        variables["footer"] = footer = self._footer.text(unsubscribe, preferences)
+        variables["footer"] = footer = owed.text(unsubscribe, preferences)
         text = tracking.in_text(self._email.text.render(Rendering(variables, tracking.anything))).strip("\n")
         if self._email.derived and "\n\n\n" in text:
             text = _GAPS.sub("\n\n", text)
         _check_size(text)
         if not text.strip():
             raise TemplateProblem("the text part is empty")
-        wanted = () if self._transactional else (unsubscribe, preferences, self._postal[1])
+        wanted = () if self._transactional else (unsubscribe, preferences, self._postal[1], owed.more)
         return text if all(part in text for part in wanted) else f"{text}\n\n{footer}"
 
     def _date_field(self, date: datetime) -> bytes:

@@ -48,8 +48,7 @@ class WirePart:
     values: ValueFunctions
     reads: frozenset[str]
     """Names that are read as variables, beside the pieces."""
-    always_shows_own: bool
-    """Whether the footer, or all three of the others, stands in every message."""
+    always_shows_footer: bool
     never_shows_own: bool
     """Whether what the law wants is in no message, since the template does not name it."""
     end: bytes
@@ -80,17 +79,26 @@ class WirePart:
             raise GaveUp
         return made
 
-    def shows_all(self, made: bytes, own: Sequence[bytes]) -> bool:
+    def shows_all(self, made: bytes, own: Sequence[bytes], *, footer_only: bool) -> bool:
         """Return whether the footer, or the two links and the postal address, stand in the body.
+
+        Args:
+            made: What `filled` returned.
+            own: The pieces it was given.
+            footer_only: The footer says more than the others would.
 
         Raises:
             GaveUp: the template names them, but where they stand cannot be seen.
         """
-        if self.always_shows_own or self.never_shows_own:
-            return self.always_shows_own
         unsubscribe, preferences, footer, postal = own
+        if self.always_shows_footer:
+            return True
+        if self.never_shows_own:
+            return False
         if footer in made:
             return True
+        if footer_only:
+            raise GaveUp
         links = unsubscribe in made and preferences in made
         if links and postal in made:
             return True
@@ -143,7 +151,7 @@ def compiled(
         root=template.root_render_func,  # type: ignore[arg-type]  # ours yields tuples of bytes
         values=value_functions(coding, base_url=base_url, html=bare is None),
         reads=frozenset(generator.reads),
-        always_shows_own=_suffices(generator.always_shows),
+        always_shows_footer="footer" in generator.always_shows,
         never_shows_own=not _suffices(generator.shows | {"postal_address"}) and generator.reads.isdisjoint(OWN),
         end=end,
     )

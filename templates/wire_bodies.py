@@ -8,7 +8,7 @@ from typing import Any
 
 from templates.bodies import RAW, Coding
 from templates.budget import Rendering
-from templates.footer import Footer
+from templates.footer import Footer, Law, Laws
 from templates.links import Links, Tracking, TrackingStep
 from templates.preparation import PreparedEmail
 from templates.quoting import MOST, SOFT
@@ -27,7 +27,7 @@ class WireBodies:
         self,
         email: PreparedEmail,
         tracking: TrackingStep,
-        footer: Footer,
+        laws: Laws,
         postal: tuple[str, str],
         constants: Mapping[str, Any],
         *,
@@ -39,7 +39,7 @@ class WireBodies:
         Args:
             email: The checked template.
             tracking: Of the step.
-            footer: In the template's language.
+            laws: Their footers.
             postal: The postal address as it stands in HTML, and in text.
             constants: Variables that are the same in all messages.
             bulk: Whether every message must show the footer or what it says.
@@ -52,38 +52,39 @@ class WireBodies:
         self._text: _Text | None = None
         if not fast or not _PLAIN_BASE.fullmatch(tracking.base_url):
             return
+        footers = [law.footer for law in laws.all]
         shared: dict[str, Any] = {"constants": constants, "urls": self._urls, "base_url": tracking.base_url}
         html = compiled(email.html, bare=None, **shared)
         if html is not None:
-            self._html = _Html(html, footer, postal[0], bulk=bulk)
-        # A link in the brand's address would be tracked wherever a text shows it.
-        if "://" in footer.address:
+            self._html = _Html(html, footers, postal[0], bulk=bulk)
+        # A link in a footer's own words would be tracked wherever a text shows it.
+        if any("://" in footer.address + footer.more for footer in footers):
             return
         text = compiled(email.text, bare=tracking.bare, **shared)
         if text is not None:
-            self._text = _Text(text, footer, postal[1], bulk=bulk, derived=email.derived)
+            self._text = _Text(text, footers, postal[1], bulk=bulk, derived=email.derived)
 
-    def html(self, variables: dict[str, Any], tracking: Tracking) -> tuple[bytes, bytes]:
+    def html(self, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
         """Return encoding and lines of the HTML.
 
         Raises:
             GaveUp: the other way is to make it.
             Exception: whatever a template can raise; then too.
         """
-        return self._made(self._html, variables, tracking)
+        return self._made(self._html, variables, tracking, law)
 
-    def text(self, variables: dict[str, Any], tracking: Tracking) -> tuple[bytes, bytes]:
+    def text(self, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
         """Return encoding and lines of the text. Raises as `html`."""
-        return self._made(self._text, variables, tracking)
+        return self._made(self._text, variables, tracking, law)
 
-    def _made(self, body: _Body | None, variables: dict[str, Any], tracking: Tracking) -> tuple[bytes, bytes]:
+    def _made(self, body: _Body | None, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
         if body is None:
             raise GaveUp
         coding = body.part.coding
         for name, index in body.variables.items():
             variables[name] = tracking.click(self._urls[index])
         rendering = Rendering(variables, tracking.anything)
-        lines = body.lines(rendering, tracking, self._links(coding, tracking))
+        lines = body.lines(rendering, tracking, law, self._links(coding, tracking))
         finished = coding.finished(lines, rendering.wide)
         if finished is None:
             raise GaveUp
@@ -113,46 +114,51 @@ class WireBodies:
 
 
 class _Body:
-    """One of the two, with what stands around the own links in its footer."""
+    """One of the two, with what stands around the own links in its footers."""
 
-    def __init__(self, part: WirePart, around: Sequence[str], postal: str, *, bulk: bool) -> None:
+    def __init__(self, part: WirePart, arounds: Sequence[Sequence[str]], postal: str, *, bulk: bool) -> None:
         self.part = part
         self._bulk = bulk
-        self._before, self._between, self._after = (part.coding.fixed(text.encode()) for text in around)
+        self._around = [[part.coding.fixed(text.encode()) for text in around] for around in arounds]
         self._postal = part.coding.value(postal)
         self.variables = part.fixed_links()
 
-    def lines(self, rendering: Rendering, tracking: Tracking, links: Sequence[bytes]) -> bytes:
+    def lines(self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]) -> bytes:
         raise NotImplementedError
 
-    def _filled(self, rendering: Rendering, tracking: Tracking, links: Sequence[bytes]) -> tuple[bytes, bytes]:
+    def _filled(
+        self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]
+    ) -> tuple[bytes, bytes]:
         """Return the joined pieces, and the footer where it is still to be added."""
         value = self.part.coding.value
         unsubscribe, preferences = map(value, tracking.own)
-        footer = self._before + unsubscribe + self._between + preferences + self._after
+        before, between, after = self._around[law.index]
+        footer = before + unsubscribe + between + preferences + after
         own = (unsubscribe, preferences, footer, self._postal)
         made = self.part.filled(rendering, links, own)
-        return made, b"" if not self._bulk or self.part.shows_all(made, own) else footer
+        if not self._bulk:
+            return made, b""
+        return made, b"" if self.part.shows_all(made, own, footer_only=bool(law.footer.more)) else footer
 
 
 class _Html(_Body):
-    def __init__(self, part: WirePart, footer: Footer, postal: str, *, bulk: bool) -> None:
-        super().__init__(part, footer.around_html, postal, bulk=bulk)
+    def __init__(self, part: WirePart, footers: Sequence[Footer], postal: str, *, bulk: bool) -> None:
+        super().__init__(part, [footer.around_html for footer in footers], postal, bulk=bulk)
         self._pixel = tuple(part.coding.fixed(text.encode()) for text in _PIXEL)
 
-    def lines(self, rendering: Rendering, tracking: Tracking, links: Sequence[bytes]) -> bytes:
-        made, footer = self._filled(rendering, tracking, links)
+    def lines(self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]) -> bytes:
+        made, footer = self._filled(rendering, tracking, law, links)
         before, after = self._pixel
         return b"".join((made, footer, before, self.part.coding.value(tracking.opened()), after, self.part.end))
 
 
 class _Text(_Body):
-    def __init__(self, part: WirePart, footer: Footer, postal: str, *, bulk: bool, derived: bool) -> None:
-        super().__init__(part, footer.around_text, postal, bulk=bulk)
+    def __init__(self, part: WirePart, footers: Sequence[Footer], postal: str, *, bulk: bool, derived: bool) -> None:
+        super().__init__(part, [footer.around_text for footer in footers], postal, bulk=bulk)
         self._derived = derived
 
-    def lines(self, rendering: Rendering, tracking: Tracking, links: Sequence[bytes]) -> bytes:
-        made, footer = self._filled(rendering, tracking, links)
+    def lines(self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]) -> bytes:
+        made, footer = self._filled(rendering, tracking, law, links)
         coding = self.part.coding
         made = coding.stripped(made)
         if self._derived and b"\r\n\r\n\r\n" in made:

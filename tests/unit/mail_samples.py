@@ -8,6 +8,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 
+from kernel.regions import Region
 from kernel.settings import Brand, Sender
 from kernel.signing import Purpose, Signer
 from templates.dkim import DkimKey
@@ -71,6 +72,7 @@ def step(
     utm: Mapping[str, str] | None = None,
     transactional: bool = False,
     dkim: Sequence[DkimKey] = (),
+    regions: Sequence[Region] = (),
 ) -> MailStep:
     return MailStep(
         template=email_template(files() if made is None else made, "winback", language),
@@ -84,6 +86,7 @@ def step(
         installation="0123456789ab",
         transactional=transactional,
         dkim=dkim,
+        regions=regions,
     )
 
 

@@ -146,6 +146,7 @@ HEADINGS = {
     "Brand": "brand",
     "Sender": "senders",
     "DkimKeySettings": "dkim",
+    "Region": "regions",
     "SmtpGateway": "gateways, `type: smtp`",
     "HttpGateway": "gateways, `type: http`",
     "HttpReply": "reply",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kernel.errors import InputError
+from kernel.regions import Region
 from templates.problems import TemplateProblem
 from tests.servers.byte_rules import byte_problems
 from tests.unit.mail_samples import BASE_URL, BRAND, RecordedLinks, bodies, composed, files, parsed, person, step
@@ -234,3 +235,38 @@ def test_a_line_is_right_after_styles_are_inlined_and_blocks_inherited() -> None
 def test_a_brand_in_several_lines_stands_on_one() -> None:
     assert BRAND.postal_address.count("\n") == 1
     assert POSTAL in bodies(composed())[0]
+
+
+CHINA = Region(countries=["CN", "HK"], subject_prefix="广告 ", footer="退订请发邮件至 stop@acme.example & <b>")
+
+
+def to_country(country: str | None) -> dict[str, Any]:
+    return person() | {"account": {"id": 9, "name": "Shop", "country": country, "attributes": {}}}
+
+
+@pytest.mark.parametrize("body", FOOTERS.values(), ids=FOOTERS)
+def test_a_message_bears_what_the_law_of_the_persons_country_wants(body: str) -> None:
+    made = step(files(body), regions=[CHINA])
+    for country in ("CN", "HK"):
+        mail = composed(made, to_country(country))
+        assert parsed(mail)["Subject"] == mail.subject == "广告 Jane, we miss you"
+        text, html = bodies(mail)
+        assert text.count("退订请发邮件至 stop@acme.example & <b>") == 1
+        assert html.count("退订请发邮件至 stop@acme.example &amp; &lt;b&gt;") == 1
+        assert byte_problems(mail.data) == []
+    for country in ("GB", None):
+        mail = composed(made, to_country(country))
+        assert mail.subject == "Jane, we miss you"
+        assert "stop@" not in "".join(bodies(mail))
+    assert "stop@" not in "".join(bodies(composed(made)))
+
+
+def test_a_subject_that_begins_as_the_law_wants_gets_no_second_prefix() -> None:
+    mail = composed(step(files(subject="广告:{{ contact.first_name }}"), regions=[CHINA]), to_country("CN"))
+    assert mail.subject == "广告:Jane"
+
+
+def test_a_transactional_message_is_no_advertisement_anywhere() -> None:
+    mail = composed(step(regions=[CHINA], transactional=True), to_country("CN"))
+    assert mail.subject == "Jane, we miss you"
+    assert "stop@" not in "".join(bodies(mail))

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel.regions import Region
 from templates import mail as mail_module
+from templates.footer import Laws
 from templates.links import Tracking
 from templates.mail import MailStep
 from templates.problems import TemplateProblem
@@ -64,6 +66,7 @@ TEMPLATES = {
     ),
     "ends with a value": files("<p>x</p>\n{{ contact.last_name }}", text="\n\nHello\n\n{{ contact.last_name }}"),
 }
+CHINA = Region(countries=["CN"], subject_prefix="AD ", footer="Opt out: stop@acme.example <24 h>")
 CERTAIN = ("short", "own text", "branches", "loops", "macros")
 """Templates whose plain values never need the plain way for the HTML."""
 NAMES = st.one_of(
@@ -83,6 +86,7 @@ def step_of(made: dict[str, str], *, fast: bool) -> MailStep:
         list_id="winback.acme.example",
         campaign="winback",
         utm={"source": "carillon"},
+        regions=[CHINA],
         installation="0123456789ab",
         fast=fast,
     )
@@ -114,9 +118,12 @@ def _tokens(links: RecordedLinks) -> list[str]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=40)
-@given(first=NAMES, last=NAMES, tier=NAMES)
-def test_pieces_give_what_plain_rendering_gives(name: str, first: str, last: str, tier: str) -> None:
+@given(first=NAMES, last=NAMES, tier=NAMES, country=st.sampled_from(["CN", "GB", None]))
+def test_pieces_give_what_plain_rendering_gives(
+    name: str, first: str, last: str, tier: str, country: str | None
+) -> None:
     context = person(first_name=first, last_name=last, attributes={"tier": tier})
+    context["account"]["country"] = country
     fast, plain = STEPS[name]
     assert outcome(fast, context) == outcome(plain, context)
 
@@ -134,7 +141,7 @@ def test_what_the_fast_way_is_not_sure_of_it_leaves() -> None:
     wire: WireBodies = STEPS["links that go on"][0]._wire
     tracking = Tracking(STEPS["short"][0]._tracking, 7, RecordedLinks())
     with pytest.raises(GaveUp):
-        wire.text({}, tracking)
+        wire.text({}, tracking, Laws(BRAND, "en", ()).common)
 
 
 @given(st.lists(st.text("ab .=\n\t\u00e4日😀<", max_size=120), max_size=8))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from kernel.fields import DurationText, RateText, Strict
 from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
@@ -21,13 +21,28 @@ class SmtpGateway(Strict):
     ca_file: str | None = None
     username: str | None = None
     password: SecretStr | None = None
+    auth: Literal["auto", "plain", "login", "cram-md5", "xoauth2"] = Field(
+        default="auto", description="How to log in; auto takes PLAIN, LOGIN or CRAM-MD5, the first the relay offers."
+    )
+    token: SecretStr | None = Field(default=None, description="For xoauth2: the token itself.")
+    token_file: str | None = Field(default=None, description="For xoauth2: a file that holds the token of the hour.")
+    token_command: str | None = Field(default=None, description="For xoauth2: a command that prints the token.")
     helo: str | None = None
-    timeout: DurationText = "60s"
+    timeout: DurationText = Field(default="5min", description="Patience with every answer but the last (RFC 5321).")
     final_timeout: DurationText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
     messages_per_connection: int = Field(default=100, ge=1)
     connections: int = Field(default=20, ge=1, le=1000, description="At most so many at once in each worker process.")
     dsn: bool = Field(default=False, description="Ask for delivery status notifications where the relay offers DSN.")
     rate: RateText | None = None
+
+    @model_validator(mode="after")
+    def _secrets(self) -> Self:
+        tokens = [source for source in (self.token, self.token_file, self.token_command) if source is not None]
+        if self.auth == "xoauth2" and (len(tokens) != 1 or self.username is None):
+            raise ValueError("auth: xoauth2 needs a username and one of token, token_file and token_command")
+        if self.auth != "xoauth2" and tokens:
+            raise ValueError("token, token_file and token_command are for auth: xoauth2; the others use a password")
+        return self
 
     @property
     def channel(self) -> Channel:

@@ -17,8 +17,8 @@ from workers.smtp.connection import Relay
 from workers.smtp.engine import shared_loop
 from workers.smtp.handshake import Terms
 from workers.smtp.letters import Batch
-from workers.smtp.logins import Login
 from workers.smtp.pool import Pool
+from workers.smtp.tokens import Credentials
 
 _POLL_S = 0.05
 """How often `keep_going` is asked: by the clock, not by the message."""
@@ -69,12 +69,13 @@ class SmtpChannel:
 
     def _opened(self) -> Pool:
         if self._pool is None:
-            terms = _terms(self._gateway, self._helo or socket.getfqdn())
+            gateway, credentials = self._gateway, Credentials(self._gateway)
+            helo = self._helo or socket.getfqdn()
 
-            async def dial() -> Terms:
-                return terms
+            async def dial(fresh: bool) -> Terms:
+                return Terms(helo=helo, tls=gateway.tls, login=await credentials.login(fresh=fresh))
 
-            self._pool = Pool(_relay(self._gateway, terms), dial, shared_loop())
+            self._pool = Pool(_relay(gateway, renewable=credentials.renewable), dial, shared_loop())
         return self._pool
 
 
@@ -84,22 +85,15 @@ def _mail(parcel: Parcel) -> ComposedMail:
     return parcel.content
 
 
-def _terms(gateway: SmtpGateway, helo: str) -> Terms:
-    login = None
-    if gateway.username and gateway.password:
-        login = Login(username=gateway.username, secret=gateway.password.get_secret_value())
-    return Terms(helo=helo, tls=gateway.tls, login=login)
-
-
-def _relay(gateway: SmtpGateway, terms: Terms) -> Relay:
+def _relay(gateway: SmtpGateway, *, renewable: bool) -> Relay:
     return Relay(
         host=gateway.host,
         port=gateway.port,
-        terms=terms,
         context=None if gateway.tls == "none" else ssl.create_default_context(cafile=gateway.ca_file),
         timeout_s=duration(gateway.timeout).total_seconds(),
         final_timeout_s=duration(gateway.final_timeout).total_seconds(),
         messages_per_connection=gateway.messages_per_connection,
         connections=gateway.connections,
         dsn=gateway.dsn,
+        renewable=renewable,
     )

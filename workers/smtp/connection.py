@@ -30,13 +30,14 @@ class Relay:
 
     host: str
     port: int
-    terms: Terms
     context: ssl.SSLContext | None = field(repr=False)
     timeout_s: float
     final_timeout_s: float
     messages_per_connection: int
     connections: int
     dsn: bool
+    renewable: bool = False
+    """Whether a secret that is refused can be replaced by a fresh one."""
 
     @property
     def where(self) -> str:

@@ -24,6 +24,10 @@ _LONGEST_INITIAL = 480
 """Octets of an initial response that still fit a command line of 512 (RFC 4954 section 4)."""
 
 
+class LoginRefused(GatewayDown):
+    """The server knows us, and will not have this secret: another may be better."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
     """Who we are. `mechanism` is an SASL name, or "" for the best the server offers. The secret is never shown."""
@@ -40,7 +44,8 @@ def log_in(login: Login, offers: Offers) -> Generator[bytes, Reply, None]:
     """Log in: yields what to say, is sent the answers.
 
     Raises:
-        GatewayDown: refused, or no common mechanism.
+        LoginRefused: refused.
+        GatewayDown: no common mechanism.
     """
     mechanism = login.mechanism or next((name for name in _BY_PREFERENCE if name in offers.auth), "")
     if mechanism not in offers.auth:
@@ -69,7 +74,9 @@ def log_in(login: Login, offers: Offers) -> Generator[bytes, Reply, None]:
     if code == 503:
         return  # "Already authenticated", as a relay says that trusts our address.
     if not 200 <= code < 300:
-        raise refusal(Stage.AUTH, code, text)
+        verdict = refusal(Stage.AUTH, code, text)
+        lasting = isinstance(verdict, GatewayDown) and verdict.lasting
+        raise LoginRefused(str(verdict), lasting=lasting)
 
 
 def _with_initial(mechanism: bytes, initial: bytes) -> Generator[bytes, Reply, Reply]:

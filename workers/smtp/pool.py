@@ -15,6 +15,7 @@ from workers.channels.port import Receipt
 from workers.smtp.connection import CONNECT_S, Connection, Relay
 from workers.smtp.handshake import Terms
 from workers.smtp.letters import Batch, Letter
+from workers.smtp.logins import LoginRefused
 from workers.smtp.meaning import Stage
 from workers.smtp.offers import Offers
 from workers.smtp.queueing import Waiting
@@ -34,8 +35,8 @@ ABANDON_S = 10.0
 """After a batch was told to stop, answers before the final dot are waited for so long."""
 IDLE_S = 20.0
 
-Dial = Callable[[], Awaitable[Terms]]
-"""Returns the terms of a new connection; may read a fresh token."""
+Dial = Callable[[bool], Awaitable[Terms]]
+"""Returns the terms of a new connection; True asks for a secret other than the one last refused."""
 
 
 class Pool:
@@ -118,6 +119,8 @@ class Pool:
             self._resized()
         if not batch.left or batch.error is not None:
             self._review(batch)
+        elif self._idle and self._waiting:
+            self._wake()  # What had its share may have more now.
 
     def decided(self, letter: Letter, error: PermanentError | TransientError | OutcomeUnknown) -> None:
         """See Owner."""
@@ -265,12 +268,22 @@ class Pool:
 
     async def _connected(self) -> tuple[Connection, Offers]:
         """Return a connection that takes MAIL, with what the server offers. Raises GatewayDown."""
+        try:
+            try:
+                return await self._introduced(await self._dial(False))
+            except LoginRefused:
+                if not self._relay.renewable:
+                    raise
+                return await self._introduced(await self._dial(True))
+        except GatewayDown as down:
+            raise GatewayDown(f"{self._relay.where}: {down.text}", lasting=down.lasting) from down
+
+    async def _introduced(self, terms: Terms) -> tuple[Connection, Offers]:
         relay = self._relay
         connection = Connection(relay, self, self._loop.time)
+        implicit = terms.tls == "implicit"
         try:
-            terms = await self._dial()
             async with asyncio.timeout(min(CONNECT_S, relay.timeout_s)):
-                implicit = terms.tls == "implicit"
                 await self._loop.create_connection(
                     lambda: connection,
                     relay.host,
@@ -279,22 +292,18 @@ class Pool:
                     server_hostname=relay.host if implicit else None,
                 )
             return connection, await connection.greet(terms)
-        except GatewayDown as down:
+        except BaseException as error:
             connection.hang_up()
-            raise GatewayDown(f"{relay.where}: {down.text}", lasting=down.lasting) from down
-        except TimeoutError as error:
-            connection.hang_up()
-            raise GatewayDown(f"{relay.where}: no connection within {CONNECT_S:g} s") from error
-        except ssl.SSLError as error:
-            connection.hang_up()
-            lasting = isinstance(error, ssl.SSLCertVerificationError)
-            raise GatewayDown(f"{relay.where}: TLS failed: {error}", lasting=lasting) from error
-        except OSError as error:
-            connection.hang_up()
-            raise GatewayDown(f"{relay.where}: {error}") from error
-        except asyncio.CancelledError:
-            connection.hang_up()
-            raise
+            match error:
+                case TimeoutError():
+                    raise GatewayDown(f"no connection within {min(CONNECT_S, relay.timeout_s):g} s") from error
+                case ssl.SSLError():
+                    lasting = isinstance(error, ssl.SSLCertVerificationError)
+                    raise GatewayDown(f"TLS failed: {error}", lasting=lasting) from error
+                case OSError():
+                    raise GatewayDown(str(error)) from error
+                case _:
+                    raise
 
     def _discard(self, connection: Connection) -> None:
         self._idle.discard(connection)

@@ -1,7 +1,7 @@
 """The letters that wait for a connection, and how many each recipient domain may have under way.
 
-One slow domain must not hold every connection: while letters for others wait, a domain has at most its share; and a
-domain that is slow now has no more than its share even when nobody else waits, for others may come.
+One slow domain must not hold every connection: while letters for others wait or are under way, a domain has at most
+its share; and a domain that is slow now has no more than its share even when it is alone, for others may come.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from workers.smtp.letters import Batch, Letter
 class Waiting:
     """A queue that keeps the order of arrival, except where a domain has its share already."""
 
-    __slots__ = ("_held", "_parked", "_queue", "share", "slow")
+    __slots__ = ("_held", "_parked", "_queue", "_under_way", "share", "slow")
 
     def __init__(self) -> None:
         self._queue: deque[Letter] = deque()
@@ -23,6 +23,7 @@ class Waiting:
         """Letters passed over because their domain had its share."""
         self._held: dict[str, int] = {}
         """Letters under way, by domain."""
+        self._under_way = 0
         self.share = 1
         self.slow: Collection[str] = ()
         """Domains whose answers are long in coming."""
@@ -50,14 +51,13 @@ class Waiting:
             letter = queue.popleft()
             count = held.get(letter.domain, 0)
             if count < share:
-                held[letter.domain] = count + 1
-                letter.batch.waiting -= 1
-                return letter
+                return self._taken(letter, count)
             self._parked.append(letter)
         return self._parked_letter() if self._parked else None
 
     def free(self, letter: Letter) -> None:
         """A letter is no longer under way."""
+        self._under_way -= 1
         count = self._held[letter.domain] - 1
         if count:
             self._held[letter.domain] = count
@@ -73,13 +73,17 @@ class Waiting:
             batch.waiting = 0
 
     def _parked_letter(self) -> Letter | None:
-        """Nobody else waits: a domain may have more than its share, unless it is slow."""
+        """Nobody else waits: a domain may have more than its share if it is quite alone, and not slow."""
         for _ in range(len(self._parked)):
             letter = self._parked.popleft()
             count = self._held.get(letter.domain, 0)
-            if count < self.share or letter.domain not in self.slow:
-                self._held[letter.domain] = count + 1
-                letter.batch.waiting -= 1
-                return letter
+            if count < self.share or (count == self._under_way and letter.domain not in self.slow):
+                return self._taken(letter, count)
             self._parked.append(letter)
         return None
+
+    def _taken(self, letter: Letter, count: int) -> Letter:
+        self._held[letter.domain] = count + 1
+        self._under_way += 1
+        letter.batch.waiting -= 1
+        return letter

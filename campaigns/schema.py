@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -12,7 +11,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from campaigns.crontab import parse_cron
-from kernel.fields import DurationText, Name, RateText, Strict, WindowSpec, ZoneName
+from kernel.fields import DateText, DurationText, Money, Name, RateText, Strict, WindowSpec, ZoneName
 from kernel.quantities import parse_share
 from kernel.settings import Limits, Settings
 from kernel.vocabulary import Channel, GoalKind
@@ -46,24 +45,6 @@ def _check_cron(value: str) -> str:
     return value
 
 
-def _check_date(value: str) -> str:
-    try:
-        date.fromisoformat(value)
-    except ValueError:
-        raise ValueError(f'{value!r} is not a date; write it as "2026-12-01"') from None
-    return value
-
-
-def _check_money(value: str) -> str:
-    try:
-        amount = Decimal(value)
-    except InvalidOperation:
-        raise ValueError(f'{value!r} is not an amount; write it as "100.00"') from None
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"{value!r} is not an amount of zero or more")
-    return value
-
-
 def _check_share(value: str) -> str:
     if parse_share(value) >= 1:
         raise ValueError(f"{value!r} would hold out everybody; write less than 100%")
@@ -94,8 +75,6 @@ def _one_or_list(value: Any) -> Any:
 _NAME_SCHEMA = {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,62}$"}
 OneOrList = WithJsonSchema({"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA}]})
 Names = Annotated[list[Name], BeforeValidator(_one_or_list), OneOrList]
-Money = Annotated[str, AfterValidator(_check_money)]
-DateText = Annotated[str, AfterValidator(_check_date)]
 CronText = Annotated[str, AfterValidator(_check_cron)]
 
 
@@ -277,6 +256,15 @@ class Report(Described):
     every: CronText | None = Field(default=None, description='Again and again, as "0 8 * * mon".')
 
 
+class CampaignBudget(Described):
+    """What a campaign's SMS may cost, in the workspace's currency, by the gateways' prices; never more."""
+
+    amount: Money = Field(description='In major units, as "250.00".')
+    per: Literal["run", "day", "month"] | None = Field(
+        default=None, description="For each run, day or month; default: for the campaign as a whole."
+    )
+
+
 class CampaignSpec(Described):
     """A campaign file of Carillon: one audience, one schedule, one or more steps."""
 
@@ -288,6 +276,7 @@ class CampaignSpec(Described):
     cost: Cost = Field(default=Cost(), description="What it costs.")
     utm: Utm = Field(default=Utm(), description="Parameters added to links.")
     rate: RateText | None = Field(default=None, description='At most so many messages, spread evenly, as "600/hour".')
+    budget: CampaignBudget | None = Field(default=None, description="The most its SMS may cost.")
     limits: Limits | None = Field(default=None, description="Limits that differ from the workspace's, key by key.")
     report: Report | None = Field(default=None, description="The conversion report by e-mail.")
 

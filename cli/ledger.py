@@ -1,4 +1,4 @@
-"""Commands about single messages and lanes: what became of a message, which gateways are closed."""
+"""Commands about single messages: what became of them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,18 @@ from campaigns.life import Life, find, life_of
 from cli.doubts import register as register_doubts
 from cli.shared import JsonOption, WorkspaceOption, console, opened, print_json, print_table, reporting_errors
 from kernel.clock import system_clock
-from kernel.documents import did_you_mean
 from kernel.errors import ConfigError
-from store.engine import reading, writing
-from store.evidence import lanes_now
-from store.ledger import open_lane
+from store.engine import reading
 from store.schema import installation
 
 ledger_app = typer.Typer(no_args_is_help=True, help="What became of each message.")
-lanes_app = typer.Typer(no_args_is_help=True, help="The gateways' circuit breakers.")
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     ledger_app.command("show")(show)
     register_doubts(ledger_app)
-    lanes_app.command("list")(list_lanes)
-    lanes_app.command("open")(open_)
     app.add_typer(ledger_app, name="ledger")
-    app.add_typer(lanes_app, name="lanes")
 
 
 @reporting_errors
@@ -110,34 +103,3 @@ def _print_list(word: str, lives: list[Life]) -> None:
         ],
     )
     console.print("One of them whole: carillon ledger show MESSAGE", highlight=False)
-
-
-@reporting_errors
-def list_lanes(root: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
-    """List gateways that refused lately, until when they are closed, and why.
-
-    Example: carillon lanes list --json
-    """
-    with opened(root) as (_workspace, engine), reading(engine) as connection:
-        rows = lanes_now(connection)
-    if as_json:
-        print_json(rows)
-    else:
-        columns = {"gateway": "left", "closed until": "left", "failures": "right", "reason": "left"}
-        print_table("Gateways", columns, [[r["name"], r["closed_until"], r["failures"], r["reason"]] for r in rows])
-
-
-@reporting_errors
-def open_(
-    name: Annotated[str, typer.Argument(help="The gateway's name in carillon.yaml.")], root: WorkspaceOption = Path()
-) -> None:
-    """Open a closed gateway now, after mending what it complained about.
-
-    Example: carillon lanes open relay
-    """
-    with opened(root) as (workspace, engine), writing(engine) as connection:
-        opened_now = open_lane(connection, name)
-        gateways = workspace.settings.gateways
-    if not opened_now and name not in gateways:
-        raise ConfigError(f"carillon.yaml has no gateway {name!r} ({did_you_mean(name, gateways)})")
-    console.print(f"{name} is open again" if opened_now else f"{name} was not closed")

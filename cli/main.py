@@ -25,7 +25,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "processes": ("up", "worker", "scheduler", "web", "inbound", "redis"),
     "dkim": ("dkim",),
-    "ledger": ("ledger", "lanes"),
+    "ledger": ("ledger",),
+    "lanes": ("lanes",),
     "suppressions": ("suppressions",),
     "reports": ("report", "funnel", "attribute"),
 }

@@ -14,7 +14,7 @@ from kernel.clock import system_clock
 from store.engine import reading
 
 if TYPE_CHECKING:
-    from workers.status import Status
+    from workers.status import Lane, Status
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -96,17 +96,22 @@ def _print_status(found: Status) -> None:
         print_table(
             "Lanes",
             {"gateway": "left", "due": "right", "closed until": "left", "failures": "right", "reason": "left"},
-            [[lane.name, lane.due, lane.closed_until, lane.failures, lane.reason] for lane in found.lanes],
+            [[lane.name, lane.due, _closed_until(lane), lane.failures, lane.reason] for lane in found.lanes],
         )
     since = f", the oldest since {found.oldest_due_at:%Y-%m-%d %H:%M:%S} UTC" if found.oldest_due_at else ""
     campaigns = ", ".join(f"{count} {state}" for state, count in sorted(found.campaigns.items())) or "none"
     lines = [
         f"due now: {found.due_now:,}{since}",
         f"campaigns: {campaigns}; runs open: {found.runs_open:,}; inbox waiting: {found.inbox_waiting:,}",
+        *(f"{lane.name}: {lane.waits_for}, until {lane.waits_until} UTC" for lane in found.lanes if lane.waits_for),
         *(f"STUCK {words}" for words in found.stuck),
         "the books balance" if found.balanced else f"THE BOOKS DO NOT BALANCE: {asdict(found.books)}",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _closed_until(lane: Lane) -> str:
+    return "opened by command" if lane.held else str(lane.closed_until or "")
 
 
 def register(app: typer.Typer) -> None:

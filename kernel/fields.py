@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,24 @@ def _check_rate(value: str) -> str:
     return value
 
 
+def _check_date(value: str) -> str:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f'{value!r} is not a date; write it as "2026-12-01"') from None
+    return value
+
+
+def _check_money(value: str) -> str:
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        raise ValueError(f'{value!r} is not an amount; write it as "100.00"') from None
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"{value!r} is not an amount of zero or more")
+    return value
+
+
 def _check_zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -44,6 +63,8 @@ def _check_zone(value: str) -> str:
 Name = Annotated[str, AfterValidator(_check_name)]
 DurationText = Annotated[str, AfterValidator(_check_duration)]
 RateText = Annotated[str, AfterValidator(_check_rate)]
+DateText = Annotated[str, AfterValidator(_check_date)]
+Money = Annotated[str, AfterValidator(_check_money)]
 ZoneName = Annotated[str, AfterValidator(_check_zone)]
 
 

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from kernel.fields import DurationText, RateText, Strict
+from kernel.fields import DurationText, Strict
+from kernel.limits import DomainLimits, DomainName, Limited, Priced
 from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
 from kernel.vocabulary import Channel
 
 
-class SmtpGateway(Strict):
+class SmtpGateway(Limited):
     type: Literal["smtp"]
     host: str
     port: int = Field(default=587, ge=1, le=65535)
@@ -33,7 +34,9 @@ class SmtpGateway(Strict):
     messages_per_connection: int = Field(default=100, ge=1)
     connections: int = Field(default=20, ge=1, le=1000, description="At most so many at once in each worker process.")
     dsn: bool = Field(default=False, description="Ask for delivery status notifications where the relay offers DSN.")
-    rate: RateText | None = None
+    domains: dict[DomainName, DomainLimits] = Field(
+        default={}, description='By recipient domain; "*": every other domain, each by itself.'
+    )
 
     @model_validator(mode="after")
     def _secrets(self) -> Self:
@@ -99,7 +102,7 @@ class KannelGateway(HttpWay):
     dlr_mask: int = Field(default=31, ge=0, le=31)
 
 
-class SmppGateway(Strict):
+class SmppGateway(Priced):
     """An SMSC spoken to by SMPP 3.4, over one session for each worker process."""
 
     type: Literal["smpp"]
@@ -133,8 +136,6 @@ class SmppGateway(Strict):
     )
     enquire_link: DurationText = "30s"
     timeout: DurationText = "60s"
-    price: str | None = None
-    rate: RateText | None = None
 
     @field_validator("statuses")
     @classmethod

@@ -18,6 +18,7 @@ from kernel.documents import Document, read_document
 from kernel.errors import ConfigError
 from kernel.fields import DurationText, Name, Strict, WindowSpec, ZoneName
 from kernel.gateways import Gateway
+from kernel.limits import Budget
 from kernel.regions import Region
 from kernel.signing import Signer
 from kernel.vocabulary import Channel
@@ -76,7 +77,8 @@ class Limits(Strict):
     caps: list[FrequencyCap] = Field(default=[])
     max_age: DurationText = Field(default="3d", description="A message later than this past its time is not sent.")
     max_attempts: int = Field(default=8, ge=1)
-    first_retry: DurationText = Field(default="5min", description="Wait after the first deferral; doubles each time.")
+    first_retry: DurationText = Field(default="5min", description="No deferred message is tried again sooner.")
+    longest_retry: DurationText = Field(default="4h", description="No wait between two tries is longer.")
     in_doubt: Literal["keep", "resend"] = Field(
         default="keep",
         description="Of what may or may not have been sent: keep it so, or resend it, once, 15 minutes later.",
@@ -257,6 +259,7 @@ class Settings(Strict):
     language: str = "en"
     senders: dict[Name, Sender] = Field(min_length=1)
     gateways: dict[Name, Gateway] = Field(default={})
+    budget: Budget | None = Field(default=None, description="What all SMS together may cost.")
     limits: Limits = Limits()
     rfm: RfmSettings = RfmSettings()
     clusters: ClusterSettings = ClusterSettings()

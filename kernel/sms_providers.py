@@ -6,19 +6,18 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from kernel.fields import DurationText, RateText, Strict
+from kernel.fields import DurationText
+from kernel.limits import Priced
 from kernel.vocabulary import Channel
 
 
-class HttpWay(Strict):
+class HttpWay(Priced):
     """What every SMS provider over HTTP has."""
 
     timeout: DurationText = "30s"
     concurrency: int = Field(default=32, ge=1, le=1000, description="Requests under way at once, in each process.")
     ca_file: str | None = Field(default=None, description="Certificates to trust beside the system's.")
     callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
-    price: str | None = Field(default=None, description='Price of one part, as "0.075".')
-    rate: RateText | None = None
 
     @property
     def channel(self) -> Channel:

@@ -1,4 +1,4 @@
-"""Reading the ledger back: everything known of one message, ways to find it, and the state of the lanes."""
+"""Reading the ledger back: everything known of one message, and ways to find it."""
 
 from __future__ import annotations
 
@@ -126,9 +126,3 @@ def ids_by_address(connection: Connection, address: str, *, limit: int = 20) -> 
 
 def _lower(column: ColumnElement[Any]) -> ColumnElement[str]:
     return func.lower(column)
-
-
-def lanes_now(connection: Connection) -> list[dict[str, Any]]:
-    """Return every lane that refused lately."""
-    rows = connection.execute(select(lanes).where(lanes.c.failures > 0).order_by(lanes.c.name))
-    return [dict(row._mapping) for row in rows]

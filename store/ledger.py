@@ -19,6 +19,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import CampaignState, Channel, FailReason, MessageState, SkipReason
 from store.ingest.bulk import among, update_rows
+from store.lanes import opening, take_probe
 from store.sql import insert_into
 from store.tables import campaigns, claims, contacts, lanes, messages, runs
 from store.types import database_now
@@ -105,7 +106,10 @@ def claim(
     Messages of campaigns that are not active stay where they are.
     """
     now_ms: int = connection.execute(select(database_now())).scalar_one()
-    if _closed(connection, lane, now_ms) or not _anything_due(connection, lane, now_ms):
+    gap = opening(connection, lane, limit, now_ms)
+    if not gap.room or not _anything_due(connection, lane, now_ms):
+        return None
+    if gap.is_probe and not take_probe(connection, lane, gap, now_ms):
         return None
     lease_ms = now_ms + round(lease.total_seconds() * 1000)
     token = connection.execute(
@@ -115,7 +119,7 @@ def claim(
     ).scalar_one()
     taken = connection.execute(
         update(messages)
-        .where(messages.c.id.in_(_due(lane, now_ms, limit)))
+        .where(messages.c.id.in_(_due(lane, now_ms, gap.room)))
         .values(state=MessageState.CLAIMED, claim_id=token)
         .returning(*_CLAIMED, type_coerce(messages.c.due_at, BigInteger))
     ).all()
@@ -143,13 +147,6 @@ _CLAIMED = (
     messages.c.attempts,
     type_coerce(messages.c.planned_for, BigInteger),
 )
-
-
-def _closed(connection: Connection, lane: str, now_ms: int) -> bool:
-    closed_until = connection.execute(
-        select(type_coerce(lanes.c.closed_until, BigInteger)).where(lanes.c.name == lane)
-    ).scalar_one_or_none()
-    return closed_until is not None and closed_until > now_ms
 
 
 def _pins(connection: Connection, run_ids: set[int]) -> dict[int, tuple[int, int]]:
@@ -346,7 +343,7 @@ def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, s
 def due_in_lane(connection: Connection, lane: str, *, most: int) -> int:
     """Return how many messages are due now in a lane, counting no further than `most`; 0 where it is closed."""
     now_ms: int = connection.execute(select(database_now())).scalar_one()
-    if _closed(connection, lane, now_ms):
+    if not opening(connection, lane, most, now_ms).room:
         return 0
     due = _due(lane, now_ms, most, lock=False).order_by(None).subquery()
     return connection.execute(select(func.count()).select_from(due)).scalar_one()
@@ -369,34 +366,3 @@ def due_by_lane(connection: Connection) -> dict[str, int]:
         .group_by(messages.c.lane)
     )
     return {row.lane: row.due for row in rows}
-
-
-def close_lane(
-    connection: Connection, lane: str, *, reason: str, first_wait: timedelta, longest: timedelta
-) -> timedelta:
-    """Close a lane after its gateway refused as a whole; each refusal in a row doubles the wait. Returns the wait."""
-    failures: int = connection.execute(
-        insert_into(connection, lanes)
-        .values(name=lane, failures=1, reason=reason[:500])
-        .on_conflict_do_update(index_elements=["name"], set_={"failures": lanes.c.failures + 1, "reason": reason[:500]})
-        .returning(lanes.c.failures)
-    ).scalar_one()
-    wait: timedelta = min(first_wait * 2 ** min(failures - 1, 16), longest)
-    connection.execute(
-        update(lanes)
-        .where(lanes.c.name == lane)
-        .values(closed_until=database_now() + round(wait.total_seconds() * 1000))
-    )
-    return wait
-
-
-def open_lane(connection: Connection, lane: str) -> bool:
-    """Open a lane again, after a success or by command; returns whether it had been closed."""
-    return (
-        connection.execute(
-            update(lanes)
-            .where(lanes.c.name == lane, lanes.c.failures > 0)
-            .values(closed_until=None, failures=0, reason="")
-        ).rowcount
-        > 0
-    )

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -379,6 +380,7 @@ campaigns = Table(
     Column("state", Text, nullable=False),
     Column("state_reason", Text, nullable=False, server_default=""),
     Column("version_id", Id, comment="the applied version new runs are pinned to"),
+    Column("watched_from", Instant, comment="guardrails count what was sent from here; null: all of a run"),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
 )
@@ -407,6 +409,11 @@ runs = Table(
     Column("state", Text, nullable=False),
     Column("fired_at", Instant, nullable=False),
     Column("finished_at", Instant),
+    Column(
+        "canary_wait_ms",
+        BigInteger,
+        comment="how long after its canary the rest waits; null: no canary, or the rest has been let go",
+    ),
     UniqueConstraint("campaign_id", "scheduled_for"),
     comment="one firing of a campaign; the unique key is what makes any number of schedulers safe",
 )
@@ -549,17 +556,52 @@ lanes = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("closed_until", Instant, comment="no claims before this instant: the gateway refused as a whole"),
+    Column("closed_since", Instant, comment="when it closed first without having been open since"),
     Column("failures", Integer, nullable=False, server_default="0", comment="refusals in a row"),
+    Column(
+        "held", Boolean, nullable=False, server_default=false(), comment="closed by command: only a command opens it"
+    ),
     Column("reason", Text, nullable=False, server_default=""),
+    Column(
+        "moved",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="messages that left by another lane since it closed",
+    ),
+    Column("waits_until", Instant, comment="when messages over a quota or budget are looked at again"),
+    Column("waits_reason", Text, nullable=False, server_default="", comment="which quota or budget that is"),
     comment="circuit breaker of each gateway; costs no message an attempt",
 )
 
-rate_windows = Table(
-    "rate_windows",
+rate_buckets = Table(
+    "rate_buckets",
     metadata,
-    Column("key", Text, primary_key=True, comment="campaign:<id> or lane:<name>"),
-    Column("starts_at", Instant, primary_key=True),
-    Column("used", Integer, nullable=False),
+    Column("key", Text, primary_key=True, comment="lane:<name>, campaign:<id> or domain:<lane>:<domain>"),
+    Column("tokens", Float, nullable=False, comment="what may leave at once, as of `at`"),
+    Column("at", Instant, nullable=False),
+    Column("booked", Instant, nullable=False, comment="up to when turns are given to messages that wait"),
+    comment="token buckets for workers that cannot reach Redis; see docs/operations.md",
+)
+
+allowances = Table(
+    "allowances",
+    metadata,
+    Column("key", Text, primary_key=True, comment="quota:<lane>:<day>, budget:<whose>:<period>"),
+    Column(
+        "used", BigInteger, nullable=False, comment="messages, or millionths of the currency; reserved ones included"
+    ),
+    Column("expires_at", Instant, comment="when its period is over; null: never"),
+    comment="what quotas and budgets have left: never more than the limit, whoever dies",
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("claim_id", Id, primary_key=True, comment="of claims: whoever settles the claim settles this"),
+    Column("key", Text, primary_key=True, comment="of allowances"),
+    Column("units", Document, nullable=False, comment="what each message of the chunk has taken, by message id"),
+    comment="what chunks under way have taken of allowances; what was not sent is given back",
 )
 
 links = Table(

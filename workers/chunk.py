@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -16,15 +17,14 @@ from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.ids import boot_id, host_name
 from kernel.settings import Workspace
 from store.engine import writing
+from store.lanes import close_lane, open_lane
 from store.ledger import (
     Claim,
     Ending,
     Outcome,
     claim,
-    close_lane,
     fail,
     mark_sending,
-    open_lane,
     postpone,
     release,
     skip,
@@ -62,6 +62,7 @@ class Chunk:
         self._recorder = FlightRecorder.create(recorder_path(_folder(workspace), claimed.id), claimed.id, ids)
         faultpoint(FaultPoint.AFTER_RECORDER_CREATED)
         self._heartbeat = Heartbeat(engine, claimed.id, lease, started)
+        self._reserved = False
         self.down = False
         self.touched = 0
         self.accepted = 0
@@ -112,7 +113,7 @@ class Chunk:
         now = claimed.claimed_at + timedelta(seconds=time.monotonic() - self._started)
         prepared = preparer.prepare(claimed, now=now)
         faultpoint(FaultPoint.AFTER_PREPARING)
-        passengers = self._settle_harmless(prepared)
+        passengers = self._settle_harmless(prepared, preparer)
         flight = ChunkFlight(
             self._recorder,
             passengers,
@@ -154,16 +155,19 @@ class Chunk:
         finally:
             self._close(remove=done)
 
-    def _settle_harmless(self, prepared: Prepared) -> list[Passenger]:
+    def _settle_harmless(self, prepared: Prepared, preparer: Preparer) -> list[Passenger]:
         """Write down who is not sent to, and say that the rest is being sent; returns those that may go."""
         claim_id = self._claimed.id
         at = self._claimed.claimed_at + timedelta(seconds=time.monotonic() - self._started)
         with writing(self._engine) as connection:
             skip(connection, claim_id, prepared.skipped, at)
             fail(connection, claim_id, prepared.failed, at)
+            self._reserved = preparer.hold_within_budgets(connection, self._claimed, prepared, now=at)
             postpone(connection, claim_id, prepared.postponed)
             sending = bool(prepared.go) and mark_sending(connection, claim_id)
             if not sending:
+                if self._reserved:
+                    preparer.gate.give_back(connection, claim_id, prepared.go)
                 release(connection, claim_id)
             faultpoint(FaultPoint.BEFORE_SENDING_COMMIT)
         faultpoint(FaultPoint.AFTER_SENDING_COMMIT)
@@ -175,7 +179,14 @@ class Chunk:
         for attempt in range(1, _WRITES + 1):
             try:
                 with writing(self._engine) as connection:
-                    write_outcomes(connection, self._claimed.id, outcomes, suppression=self._suppression, last=last)
+                    write_outcomes(
+                        connection,
+                        self._claimed.id,
+                        outcomes,
+                        suppression=self._suppression,
+                        last=last,
+                        reserved=self._reserved,
+                    )
                     self._settle_lane(connection, outcomes, down)
                     faultpoint(FaultPoint.BEFORE_OUTCOMES_COMMIT)
             except DBAPIError as error:
@@ -192,9 +203,12 @@ class Chunk:
         lane = self._claimed.lane
         if down is not None:
             first = _LASTING_CLOSURE if down.lasting else _FIRST_CLOSURE
+            spread = random.random()  # noqa: S311 - keeps lanes apart, keeps no secret
             if down.retry_after_s:
-                first = timedelta(seconds=down.retry_after_s)
-            wait = close_lane(connection, lane, reason=down.text, first_wait=first, longest=_LONGEST_CLOSURE)
+                first, spread = timedelta(seconds=down.retry_after_s), 1.0  # Never sooner than it asked for.
+            wait = close_lane(
+                connection, lane, reason=down.text, first_wait=first, longest=_LONGEST_CLOSURE, spread=spread
+            )
             log.error("lane_closed", lane=lane, reason=down.text, seconds=wait.total_seconds(), lasting=down.lasting)
         elif any(outcome.ending is not Ending.UNTOUCHED for outcome in outcomes) and open_lane(connection, lane):
             log.info("lane_open_again", lane=lane)

@@ -162,10 +162,14 @@ class Lane:
 
     def _chunk(self, number: int, stopping: Callable[[], bool]) -> Chunk | None:
         began, used = time.monotonic(), time.process_time()
-        chunk = Chunk.take(self._engine, self._workspace, self.name, limit=self._chunk_size(), lease=self._lease)
+        preparer = self._preparer(number)
+        limit = preparer.gate.room(self.name, self._chunk_size())
+        if not limit:
+            return None
+        chunk = Chunk.take(self._engine, self._workspace, self.name, limit=limit, lease=self._lease)
         if chunk is None:
             return None
-        chunk.carry(self._preparer(number), self._channel, stopping)
+        chunk.carry(preparer, self._channel, stopping)
         took_s = time.monotonic() - began
         if chunk.touched:
             self._pace = chunk.touched / max(took_s, 0.001)

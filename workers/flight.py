@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -17,38 +16,8 @@ from kernel.vocabulary import FailReason
 from store.ledger import Ending, Outcome
 from templates.sms import ComposedSms
 from workers.channels.port import Parcel, Receipt
+from workers.limits.retries import RetryPolicy, spread_of
 from workers.recorder import TEXT_BYTES, Fenced, FlightRecorder, Slot
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """When a deferred message is tried again, and when no more."""
-
-    first: timedelta
-    longest: timedelta
-    attempts: int
-    max_age: timedelta
-
-    def next_try(
-        self, *, now: datetime, planned_for: datetime, attempts: int, spread: float, at_least_s: float
-    ) -> datetime | None:
-        """Return when to try again after one more failure, or None where attempts or age are used up.
-
-        Args:
-            now: The present instant.
-            planned_for: When the message was first due.
-            attempts: Failures before this one.
-            spread: A number in [0, 1) that keeps a whole chunk from coming back in one instant.
-            at_least_s: What the gateway asked for, in seconds.
-
-        Source:
-            RFC 5321 section 4.5.4.1 (wait, then back off); RFC 6647 (greylisting lets a retry pass after minutes).
-        """
-        if attempts + 1 >= self.attempts:
-            return None
-        wait = min(self.first * 2 ** min(attempts, 16), self.longest) * (1 + spread / 4)
-        again = now + max(wait, timedelta(seconds=at_least_s))
-        return again if again <= planned_for + self.max_age else None
 
 
 class Passenger(NamedTuple):
@@ -59,6 +28,12 @@ class Passenger(NamedTuple):
     attempts: int
     price_micro: int | None
     retry: RetryPolicy
+
+    @property
+    def cost_micro(self) -> int:
+        """What it costs if it is accepted, in millionths of the currency; 0 where the gateway has no price."""
+        parts = self.parcel.content.parts if isinstance(self.parcel.content, ComposedSms) else 1
+        return (self.price_micro or 0) * parts
 
 
 class ChunkFlight:
@@ -161,7 +136,7 @@ class ChunkFlight:
             now=self.now(),
             planned_for=passenger.planned_for,
             attempts=passenger.attempts,
-            spread=(passenger.parcel.message_id * 7919 % 1000) / 1000,
+            spread=spread_of(passenger.parcel.message_id, passenger.attempts),
             at_least_s=error.retry_after_s or 0.0,
         )
         if retry_at is None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from kernel.errors import OPTED_OUT
 from kernel.settings import SuppressionSettings
 from kernel.vocabulary import Channel, MessageEventKind, SuppressionReason
+from store.allowances import settle
 from store.attempts import write_attempts
 from store.changes import touch_recipients
 from store.feedback import STOP_SOURCE, record_message_event, settle_early_words, withdraw_address
@@ -34,11 +35,20 @@ def write_outcomes(
     suppression: SuppressionSettings,
     recovered: bool = False,
     last: bool = True,
+    reserved: bool = True,
 ) -> None:
     """Commit outcomes of a chunk, settle what came back about it already, and draw the consequences of refusals.
 
-    An address the relay calls dead at once is as dead as one that bounces later. With the last outcomes the claim is
-    given back. `recovered` says that the worker was gone and its flight recorder told.
+    An address the relay calls dead at once is as dead as one that bounces later.
+
+    Args:
+        connection: In a writing transaction.
+        claim_id: The claim whose messages these are.
+        outcomes: What became of them.
+        suppression: How many refusals that may pass suppress an address.
+        recovered: The worker was gone and its flight recorder told.
+        last: Give the claim back: these are the last ones.
+        reserved: False where the caller knows that the chunk took nothing of a quota or budget.
     """
     write_attempts(connection, claim_id, outcomes, recovered=recovered)
     finish(connection, claim_id, outcomes, last=last)
@@ -50,6 +60,8 @@ def write_outcomes(
             _stop(connection, outcome)
         elif outcome.ending is Ending.REFUSED and outcome.parts is None:
             _draw_consequences(connection, outcome, suppression)
+    if reserved:
+        settle(connection, claim_id, {outcome.message_id: outcome.ending in _PERHAPS_OUT for outcome in outcomes})
 
 
 def _stop(connection: Connection, outcome: Outcome) -> None:

@@ -15,30 +15,31 @@ from sqlalchemy import Connection, Engine
 
 from campaigns.clearing import Recipient, clear
 from campaigns.judging import Go, Skip
-from campaigns.rates import give_back, take
 from campaigns.rendering import prepare_step
+from campaigns.schema import CampaignSpec
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.clock import from_ms
 from kernel.errors import CarillonError
-from kernel.fields import duration, rate
-from kernel.quantities import Rate
-from kernel.settings import Limits, Settings, Workspace
+from kernel.settings import Workspace
 from kernel.signing import Signer
 from kernel.vocabulary import FailReason, SkipReason
-from store.engine import reading, writing
+from store.engine import reading
 from store.ledger import Claim, ClaimedMessage
 from store.links import LinkRegistry
 from store.schema import installation
-from templates.context import LOOKED_UP, contexts_of
+from store.tables import contacts
+from templates.context import LOOKED_UP, contexts_of, person_columns
 from templates.mail import ComposedMail, MailStep
 from templates.sms import ComposedSms, SmsStep
 from workers.channels.port import Parcel
-from workers.flight import Passenger, RetryPolicy
+from workers.flight import Passenger
+from workers.limits.gate import Gate
+from workers.limits.retries import RetryPolicy, retry_policy
 
 log = structlog.get_logger(__name__)
 
+_EMAIL = next(at for at, column in enumerate(person_columns()) if column is contacts.c.email)
 _KEPT_STEPS = 64
-_LONGEST_RETRY = timedelta(hours=4)
 _OPERATOR_WAIT = timedelta(minutes=5)
 
 
@@ -51,6 +52,12 @@ class Prepared:
     failed: dict[int, tuple[FailReason, str]] = field(default_factory=dict)
     postponed: dict[int, datetime] = field(default_factory=dict)
     broken: set[tuple[int, int, str]] = field(default_factory=set)
+
+    def hold_back(self, until: Mapping[int, datetime]) -> None:
+        """Postpone some of those that were to go."""
+        if until:
+            self.go = [passenger for passenger in self.go if passenger.parcel.message_id not in until]
+            self.postponed |= until
 
 
 class Preparer:
@@ -67,9 +74,10 @@ class Preparer:
         self._steps: OrderedDict[tuple[int, int, str], MailStep | SmsStep] = OrderedDict()
         with reading(engine) as connection:
             self._installation = installation(connection)
+        self.gate = Gate(engine, workspace, self._installation)
 
     def prepare(self, claim: Claim, *, now: datetime) -> Prepared:
-        """Sort a claimed chunk and compose what is to be sent; writes only rate windows and new links."""
+        """Sort a claimed chunk and compose what is to be sent; takes only from rates and writes only new links."""
         prepared = Prepared()
         with reading(self._engine) as connection:
             for message in claim.messages:
@@ -79,9 +87,28 @@ class Preparer:
             recipients = clear(connection, claim.id, specs, now=now)
             sendable = self._sort(claim, recipients, prepared)
             contexts = self._contexts(connection, sendable, recipients, now)
-        for index, message in self._within_rates(claim.lane, sendable, prepared, now):
-            self._compose(index, message, contexts[message.id], prepared, claim.lane, now)
+        found = [message for _, message in sendable]
+        waits = self.gate.admit(
+            claim.lane,
+            found,
+            spec_of=self.spec_of,
+            address_of=lambda one: recipients[one].person[_EMAIL] or "",
+            now=now,
+        )
+        prepared.postponed |= waits
+        for index, message in sendable:
+            if message.id not in waits:
+                self._compose(index, message, contexts[message.id], prepared, claim.lane, now)
         return prepared
+
+    def hold_within_budgets(self, connection: Connection, claim: Claim, prepared: Prepared, *, now: datetime) -> bool:
+        """Take the chunk's share of quotas and budgets, and postpone who is over; False where there are none.
+
+        Call it in the transaction that marks the chunk `sending`, before that.
+        """
+        over = self.gate.reserve(connection, claim, prepared.go, spec_of=self.spec_of, now=now)
+        prepared.hold_back(over or {})
+        return over is not None
 
     def _sort(
         self, claim: Claim, recipients: Mapping[int, Recipient], prepared: Prepared
@@ -118,45 +145,9 @@ class Preparer:
         )
         return {message.id: context for (_, message), context in zip(sendable, made, strict=True)}
 
-    def _within_rates(
-        self, lane: str, sendable: list[tuple[int, ClaimedMessage]], prepared: Prepared, now: datetime
-    ) -> list[tuple[int, ClaimedMessage]]:
-        """Hold back what is over the campaign's or the gateway's rate until its next window."""
-        by_campaign: dict[int, list[tuple[int, ClaimedMessage]]] = {}
-        for item in sendable:
-            by_campaign.setdefault(item[1].campaign_id, []).append(item)
-        kept: list[tuple[int, ClaimedMessage]] = []
-        for campaign_id, group in by_campaign.items():
-            kept += self._granted(f"campaign:{campaign_id}", self._rate_of(group), group, prepared, now)
-        gateway = self._workspace.settings.gateways.get(lane)
-        granted = self._granted(f"lane:{lane}", rate(gateway.rate) if gateway else None, kept, prepared, now)
-        self._return_unused(kept[len(granted) :], now)
-        return granted
-
-    def _rate_of(self, group: list[tuple[int, ClaimedMessage]]) -> Rate | None:
-        return rate(self._versions[group[0][1].version_id].spec.rate)
-
-    def _return_unused(self, refused: list[tuple[int, ClaimedMessage]], now: datetime) -> None:
-        """Give campaigns back what they were allowed and the gateway then was not."""
-        by_campaign: dict[int, list[tuple[int, ClaimedMessage]]] = {}
-        for item in refused:
-            by_campaign.setdefault(item[1].campaign_id, []).append(item)
-        for campaign_id, group in by_campaign.items():
-            limit = self._rate_of(group)
-            if limit is not None:
-                with writing(self._engine) as connection:
-                    give_back(connection, f"campaign:{campaign_id}", limit, len(group), now=now)
-
-    def _granted(
-        self, key: str, limit: Rate | None, group: list[tuple[int, ClaimedMessage]], prepared: Prepared, now: datetime
-    ) -> list[tuple[int, ClaimedMessage]]:
-        if limit is None or not group:
-            return group
-        with writing(self._engine) as connection:
-            grant = take(connection, key, limit, len(group), now=now)
-        for _, message in group[grant.granted :]:
-            prepared.postponed[message.id] = grant.next_at
-        return group[: grant.granted]
+    def spec_of(self, version_id: int) -> CampaignSpec:
+        """Return the pinned spec of a version that a prepared chunk has."""
+        return self._versions[version_id].spec
 
     def _compose(
         self,
@@ -247,17 +238,6 @@ class Preparer:
             if len(self._versions) > _KEPT_STEPS:
                 self._versions.popitem(last=False)
         return pinned
-
-
-def retry_policy(settings: Settings, limits: Limits | None) -> RetryPolicy:
-    """Return when a campaign's deferred messages are tried again; its own limits go before the workspace's."""
-    limits = limits or settings.limits
-    return RetryPolicy(
-        first=duration(limits.first_retry),
-        longest=_LONGEST_RETRY,
-        attempts=limits.max_attempts,
-        max_age=duration(limits.max_age),
-    )
 
 
 def prices_micro(workspace: Workspace) -> dict[str, int | None]:

@@ -17,13 +17,19 @@ from store.tables import campaigns, inbox, lanes, messages, runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A gateway with work or a reason to stand still. `closed_until` is None where it is open."""
+    """A gateway with work or a reason to stand still. `closed_until` is None where it is open.
+
+    `held`: closed by command. `waits_for` names the quota or budget that its messages wait for until `waits_until`.
+    """
 
     name: str
     due: int
     closed_until: datetime | None
     failures: int
     reason: str
+    held: bool = False
+    waits_until: datetime | None = None
+    waits_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +103,14 @@ def _lane(name: str, due: int, row: Any, now: datetime) -> Lane:
     if row is None:
         return Lane(name=name, due=due, closed_until=None, failures=0, reason="")
     closed = row.closed_until is not None and row.closed_until > now
+    waits = row.waits_until is not None and row.waits_until > now
     return Lane(
         name=name,
         due=due,
         closed_until=row.closed_until if closed else None,
         failures=row.failures,
         reason=row.reason if closed or row.failures else "",
+        held=row.held,
+        waits_until=row.waits_until if waits else None,
+        waits_for=row.waits_reason if waits else "",
     )

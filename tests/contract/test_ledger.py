@@ -10,6 +10,7 @@ from sqlalchemy import Engine, select, update
 
 from kernel.vocabulary import FailReason, SkipReason
 from store.engine import reading, writing
+from store.lanes import close_lane, open_lane
 from store.ledger import (
     Claim,
     Ending,
@@ -17,13 +18,11 @@ from store.ledger import (
     UnsettledMessages,
     abandoned,
     claim,
-    close_lane,
     due_by_lane,
     fail,
     finish,
     lease_over,
     mark_sending,
-    open_lane,
     postpone,
     release,
     renew,

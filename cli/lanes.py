@@ -1,0 +1,91 @@
+"""Commands about lanes: which gateways are closed, and why; closing and opening them by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.shared import JsonOption, WorkspaceOption, console, opened, print_json, print_table, reporting_errors
+from kernel.clock import system_clock
+from kernel.documents import did_you_mean
+from kernel.errors import ConfigError
+from kernel.settings import Workspace
+from store.engine import reading, writing
+from store.lanes import hold_lane, lanes_now, open_lane
+
+lanes_app = typer.Typer(no_args_is_help=True, help="The gateways' circuit breakers, and what they wait for.")
+
+NameArgument = Annotated[str, typer.Argument(help="The gateway's name in carillon.yaml.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    lanes_app.command("list")(list_lanes)
+    lanes_app.command("open")(open_)
+    lanes_app.command()(close)
+    app.add_typer(lanes_app, name="lanes")
+
+
+@reporting_errors
+def list_lanes(root: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
+    """List gateways that are closed, refused lately, or wait for a quota or budget: until when, and why.
+
+    Example: carillon lanes list --json
+    """
+    now = system_clock()
+    with opened(root) as (_workspace, engine), reading(engine) as connection:
+        rows = lanes_now(connection, now=now)
+    if as_json:
+        print_json(rows)
+        return
+    columns = {"gateway": "left", "closed until": "left", "failures": "right", "reason": "left", "moved": "right"}
+    cells = [[r["name"], _closed_until(r), r["failures"], r["reason"], r["moved"]] for r in rows]
+    print_table("Gateways", columns, cells)
+    for row in rows:
+        if row["waits_for"]:
+            words = f"{row['name']}: {row['waits_for']}; the rest waits until {row['waits_until']:%Y-%m-%d %H:%M} UTC"
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+def _closed_until(row: dict[str, Any]) -> str:
+    if row["held"]:
+        return "opened by command"
+    return f"{row['closed_until']:%Y-%m-%d %H:%M:%S}" if row["closed_until"] else ""
+
+
+@reporting_errors
+def open_(name: NameArgument, root: WorkspaceOption = Path()) -> None:
+    """Open a closed gateway now, after mending what it complained about.
+
+    Example: carillon lanes open relay
+    """
+    with opened(root) as (workspace, engine), writing(engine) as connection:
+        opened_now = open_lane(connection, name, by_command=True)
+    if not opened_now:
+        _must_exist(workspace, name)
+    console.print(f"{name} is open again" if opened_now else f"{name} was not closed")
+
+
+@reporting_errors
+def close(
+    name: NameArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown by `lanes list`.")] = "closed by command",
+    root: WorkspaceOption = Path(),
+) -> None:
+    """Close a gateway until `carillon lanes open`; what is planned waits, or goes by its route's other gateways.
+
+    Example: carillon lanes close relay --reason "moving to the new relay"
+    """
+    with opened(root) as (workspace, engine):
+        _must_exist(workspace, name)
+        with writing(engine) as connection:
+            hold_lane(connection, name, reason=reason)
+    console.print(f"{name} is closed until `carillon lanes open {name}`", markup=False, highlight=False)
+
+
+def _must_exist(workspace: Workspace, name: str) -> None:
+    gateways = workspace.settings.gateways
+    if name not in gateways:
+        raise ConfigError(f"carillon.yaml has no gateway {name!r} ({did_you_mean(name, gateways)})")

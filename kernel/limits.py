@@ -1,0 +1,73 @@
+"""How much may leave, and by which way: what gateways, routes and budgets say of themselves in carillon.yaml."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from kernel.fields import DateText, Money, RateText, Strict
+from kernel.quantities import parse_rate
+
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+
+
+def _check_quota(value: str) -> str:
+    if parse_rate(value).per.days != 1:
+        raise ValueError(f"{value!r} is not a quota; a quota is for a day, as in 50000/day")
+    return value
+
+
+def _check_domain(value: str) -> str:
+    if value != "*" and not _DOMAIN.fullmatch(value):
+        raise ValueError(f'{value!r} is no domain; write it in small letters, as gmail.com, or "*" for every other')
+    return value
+
+
+DomainName = Annotated[str, AfterValidator(_check_domain)]
+QuotaText = Annotated[str, AfterValidator(_check_quota)]
+
+
+class Warmup(Strict):
+    """A gateway that is to become known slowly: so many messages on the first day, `growth` times as many each day."""
+
+    start: DateText = Field(description="The first day, on the workspace's clock; nothing leaves before.")
+    first_day: int = Field(ge=1, description="Messages on that day.")
+    growth: float = Field(default=1.5, gt=1, le=10)
+    until: int = Field(ge=1, description="A day that would allow as many as this, and all after it, are not limited.")
+
+    @model_validator(mode="after")
+    def _grows(self) -> Warmup:
+        if self.until <= self.first_day:
+            raise ValueError(f"until: {self.until} must be more than first_day: {self.first_day}")
+        return self
+
+
+class DomainLimits(Strict):
+    """What one recipient domain is sent through a gateway."""
+
+    rate: RateText | None = None
+    concurrency: int | None = Field(default=None, ge=1, description="At most so many in one worker's hands at once.")
+
+
+class Budget(Strict):
+    """Money that SMS may cost within a day or a month of the workspace's clock; never more, whoever sends."""
+
+    amount: Money
+    per: Literal["day", "month"]
+
+
+class Limited(Strict):
+    """What every gateway may say of its own limits."""
+
+    rate: RateText | None = None
+    quota: QuotaText | None = None
+    warmup: Warmup | None = None
+
+
+class Priced(Limited):
+    """What every gateway that charges by the part may say."""
+
+    price: Money | None = Field(default=None, description='Price of one part, as "0.075".')
+    budget: Budget | None = None

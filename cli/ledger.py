@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from campaigns.life import Life, find, life_of
+from cli.audit import register as register_audit
 from cli.doubts import register as register_doubts
 from cli.shared import JsonOption, WorkspaceOption, console, opened, print_json, print_table, reporting_errors
 from kernel.clock import system_clock
@@ -22,6 +23,7 @@ ledger_app = typer.Typer(no_args_is_help=True, help="What became of each message
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     ledger_app.command("show")(show)
+    register_audit(ledger_app)
     register_doubts(ledger_app)
     app.add_typer(ledger_app, name="ledger")
 

@@ -78,6 +78,28 @@ def test_what_the_ledger_does_not_know_is_told_with_what_one_may_give(workspace:
         assert "the ledger knows no message" in run(workspace, "show", word, code=1)
 
 
+def test_an_audit_says_what_holds_and_fails_where_something_does_not(
+    workspace: Workspace, engine: Engine, tmp_path: Path
+) -> None:
+    sent(engine, 1, at=AN_HOUR_AGO)
+    told = run(workspace, "audit")
+    assert "holds  1. nobody is lost" in told
+    assert "every promise holds" in told
+    log = tmp_path / "mail.log"
+    log.write_text(mail_log(engine, 1, 3), encoding="utf-8")
+    told = run(workspace, "audit", "--mail-log", str(log), code=1)
+    assert "BROKEN +  ledger and log of relay agree" in told
+    assert "1 were accepted, and the ledger says they were not sent" in told
+    assert "ids: 3" in told
+    # What is shown on the way goes to stderr, so that a program may read stdout.
+    result = CliRunner().invoke(
+        build(), ["ledger", "audit", "--mail-log", str(log), "--json", "--workspace", str(workspace.root)]
+    )
+    found = json.loads(result.stdout)
+    assert [one["holds"] for one in found["promises"]] == [True] * 6 + [False]
+    assert found["promises"][6]["breaches"][0]["ids"] == [3]
+
+
 def test_a_doubt_is_settled_by_a_word_and_the_reason_is_kept(workspace: Workspace, engine: Engine) -> None:
     come_into_doubt(engine, 2)
     assert "message 2 counts as sent" in run(workspace, "settle", "2", "--sent", "--because", "she says she has it")

@@ -1,0 +1,1 @@
+"""Recounting the promises over the database, and over a gateway's own log."""

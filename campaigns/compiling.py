@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from kernel.errors import InputError, Problem
 from kernel.vocabulary import Channel
+from templates.enclosures import is_enclosure
 from templates.files import email_template, sms_template
 from templates.preparation import prepare_email
 from templates.sms import prepare_sms
@@ -37,6 +38,8 @@ def languages_of(files: Mapping[str, str], name: str, channel: Channel) -> list[
     for path in map(PurePosixPath, files):
         if channel is Channel.SMS and path.name.startswith(f"{name}.") and len(path.parts) == 1:
             found.add(path.name.removeprefix(f"{name}.").removesuffix("txt").rstrip("."))
-        elif channel is Channel.EMAIL and len(path.parts) == 3 and path.parts[0] == name:
+        elif (
+            channel is Channel.EMAIL and len(path.parts) == 3 and path.parts[0] == name and not is_enclosure(str(path))
+        ):
             found.add(path.parts[1])
     return sorted(found)

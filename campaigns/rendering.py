@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from datetime import datetime
 from email import message_from_bytes, policy
@@ -28,7 +29,10 @@ from templates.sms import SmsStep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """One message as its recipient would see it. `subject` and `html` are "" and `parts` 0 where a channel has none."""
+    """One message as its recipient would see it. `subject` and `html` are "" and `parts` 0 where a channel has none.
+
+    Images that come with the message stand in its `html`; `attachments` are file names.
+    """
 
     channel: Channel
     contact: str
@@ -37,6 +41,7 @@ class Rendered:
     text: str = ""
     html: str = ""
     parts: int = 0
+    attachments: tuple[str, ...] = ()
 
 
 def prepare_step(
@@ -127,11 +132,22 @@ class Renderer:
 
 
 def _bodies(data: bytes) -> dict[str, Any]:
+    """Return text, HTML with the images in it that come with it, and the names of attachments."""
     message = message_from_bytes(data, policy=policy.default)
-    bodies = {"text": "", "html": ""}
+    bodies: dict[str, Any] = {"text": "", "html": ""}
+    images: dict[str, str] = {}
+    attached: list[str] = []
     for part in message.walk():
-        if isinstance(part, EmailMessage) and part.get_content_type() in ("text/plain", "text/html"):
-            bodies["html" if part.get_content_subtype() == "html" else "text"] = part.get_content().replace(
-                "\r\n", "\n"
-            )
-    return bodies
+        if not isinstance(part, EmailMessage) or part.is_multipart():
+            continue
+        if part.get_content_disposition() == "attachment":
+            attached.append(str(part.get_filename()))
+        elif part["Content-ID"]:
+            content = base64.b64encode(part.get_content()).decode("ascii")
+            images[f"cid:{part['Content-ID'].strip('<>')}"] = f"data:{part.get_content_type()};base64,{content}"
+        else:
+            kind = "html" if part.get_content_subtype() == "html" else "text"
+            bodies[kind] = part.get_content().replace("\r\n", "\n")
+    for source, shown in images.items():
+        bodies["html"] = bodies["html"].replace(source, shown)
+    return {**bodies, "attachments": tuple(attached)}

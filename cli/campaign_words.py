@@ -66,6 +66,8 @@ def print_rendered(made: Rendered) -> None:
         _line(f"Subject: {made.subject}")
     _line("")
     _line(made.text)
+    for name in made.attachments:
+        _line(f"[attached: {name}]")
     if made.parts:
         _line(f"[{made.parts} SMS part(s)]")
 

@@ -1,20 +1,22 @@
 """Which files make a template, and which of them one language uses.
 
 An e-mail is a folder: `winback/subject.txt`, `winback/body.html` or `body.mjml`, and `winback/body.txt` where the text
-is not to be derived. A language has a folder of its own in it (`winback/de/…`); a file it lacks is taken from
-the folder itself. An SMS is one file: `winback-sms.txt`, in German `winback-sms.de.txt`.
+is not to be derived. A language has a folder of its own in it (`winback/de/…`); a file it lacks is taken from the
+folder itself. What lies in `winback/images/` and `winback/attachments/` comes with it. An SMS is one file:
+`winback-sms.txt`, in German `winback-sms.de.txt`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from kernel.documents import did_you_mean
 from kernel.errors import InputError, Problem
 from kernel.vocabulary import Channel
+from templates.enclosures import ATTACHMENTS, IMAGES, enclosed, enclosure_files
 from templates.prepared import referenced_files
 from templates.problems import SHOWN_UNDER, Place, refused
 from templates.sources import MAX_FILE_CHARACTERS, shipped_files
@@ -34,6 +36,9 @@ class EmailTemplate:
     subject: str
     body: str
     text: str | None
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    """By the file name that follows "images/" in the HTML."""
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,14 @@ def email_template(files: Mapping[str, str], name: str, language: str) -> EmailT
     # A text in another language than the body's would not be the same message.
     text = f"{body.rsplit('/', 1)[0]}/body.txt"
     return EmailTemplate(
-        name=name, language=language, files=files, subject=subject, body=body, text=text if text in files else None
+        name=name,
+        language=language,
+        files=files,
+        subject=subject,
+        body=body,
+        text=text if text in files else None,
+        images=enclosed(files, folders, IMAGES),
+        attachments=enclosed(files, folders, ATTACHMENTS),
     )
 
 
@@ -87,8 +99,8 @@ def sms_template(files: Mapping[str, str], name: str, language: str) -> SmsTempl
 def template_files(root: Path, name: str, channel: Channel) -> dict[str, str]:
     """Return every file a step uses, by path relative to the templates folder, for pinning.
 
-    Those are the template's own files in all languages and whatever they extend, include or import, the
-    shipped base templates among them: a pinned run looks the same after an upgrade.
+    Those are the template's own files in all languages and whatever they extend, include or import, the shipped base
+    templates among them: a pinned run looks the same after an upgrade. Images and attachments come in base64.
 
     Args:
         root: The workspace's templates folder.
@@ -110,6 +122,8 @@ def template_files(root: Path, name: str, channel: Channel) -> dict[str, str]:
             continue
         files[path] = _read(root, path, wanted_at)
         waiting.extend(referenced_files(files, path))
+    if channel is Channel.EMAIL:
+        files.update(enclosure_files(root, name))
     return dict(sorted(files.items()))
 
 

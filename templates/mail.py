@@ -17,7 +17,7 @@ from markupsafe import escape
 
 from kernel.errors import ConfigError
 from kernel.fields import duration
-from kernel.ids import digest, message_id_header
+from kernel.ids import message_id_header
 from kernel.regions import Region
 from kernel.settings import Brand, Sender
 from kernel.signing import Signer
@@ -33,6 +33,7 @@ from templates.links import Links, Tracking, TrackingStep
 from templates.preparation import prepare_email
 from templates.prepared import FAILURES
 from templates.problems import TemplateProblem
+from templates.structure import structure
 from templates.wire_bodies import WireBodies
 from templates.wire_values import GaveUp
 
@@ -101,7 +102,6 @@ class MailStep:
             InputError: something is wrong with the template.
             ConfigError: the sender, the base URL or the list's id cannot stand in a message.
         """
-        self._email = prepare_email(template)
         self._tracking = TrackingStep(signer=signer, base_url=base_url, utm=utm)
         self._laws = Laws(brand, template.language, () if transactional else regions)
         postal_address = brand_values(brand)["postal_address"]
@@ -114,24 +114,21 @@ class MailStep:
             "sender": {"name": sender.name, "email": sender.email},
             "campaign": campaign,
         }
-        self._wire = WireBodies(
-            self._email, self._tracking, self._laws, self._postal, self._static, bulk=not transactional, fast=fast
-        )
         try:
             self._domain = wire_address(sender.email).domain
             self._bounce_domain = wire_address(f"x@{sender.bounce_domain or self._domain}").domain
             fixed = step_fields(sender, campaign, list_id, transactional=transactional)
         except (ValueError, TemplateProblem) as error:
             raise ConfigError(f"sender {sender.email!r}: {error}") from error
-        boundary = b"=_" + digest(installation, list_id, template.name)[:24].encode()
-        fixed.append(b"MIME-Version: 1.0\r\n")
-        fixed.append(b'Content-Type: multipart/alternative; boundary="' + boundary + b'"\r\n')
+        self._email = prepare_email(template, self._domain)
+        self._wire = WireBodies(
+            self._email, self._tracking, self._laws, self._postal, self._static, bulk=not transactional, fast=fast
+        )
+        self._structure = structure(self._email.images, self._email.attachments, installation, list_id, template.name)
+        fixed += [b"MIME-Version: 1.0\r\n", self._structure.content_type]
         expires_s = int(duration(sender.dkim_expires).total_seconds()) if sender.dkim_expires else None
         self._dkim = DkimStep(dkim, fixed, expires_s=expires_s) if dkim else None
         self._head = b"".join(fixed) + b"\r\n"
-        self._part = b"--" + boundary + b"\r\nContent-Type: text/%b; charset=utf-8\r\nContent-Transfer-Encoding: "
-        self._end = b"--" + boundary + b"--\r\n"
-        self._text_part, self._html_part = self._part % b"plain", self._part % b"html"
         self._dated: tuple[datetime | None, bytes] = (None, b"")
 
     def compose(
@@ -156,7 +153,7 @@ class MailStep:
         law = self._laws.of(context)
         subject = law.subject(self._subject(variables, tracking))
         variables["subject"] = subject
-        (html_coding, html_lines), (text_coding, text_lines) = self._bodies(variables, tracking, law)
+        html, text = self._bodies(variables, tracking, law)
         header_id = message_id_header(message_id, self._installation, self._domain)
         head = [
             self._date_field(date),
@@ -165,12 +162,7 @@ class MailStep:
             text_field("Subject", subject),
             *self._unsubscribe_fields(unsubscribe),
         ]
-        body = (
-            *(self._text_part, text_coding, b"\r\n\r\n", text_lines),
-            *(b"\r\n", self._html_part, html_coding, b"\r\n\r\n", html_lines),
-            b"\r\n",
-            self._end,
-        )
+        body = self._structure.body(text, html)
         if self._dkim is not None:
             head.insert(0, self._dkim.signatures(head, b"".join(body), at=int(date.timestamp())))
         return ComposedMail(

@@ -53,6 +53,10 @@ class Aside:
     constructs: list[Piece] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     """Name of the variable that holds the signed link, by the link as written."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Content ids of the images that lie beside the template, by "images/" and their names."""
+    shown: set[str] = field(default_factory=set)
+    """Those of them that the document names."""
 
     def put(self, piece: Piece) -> str:
         """Put a construct aside and return its word."""
@@ -81,18 +85,19 @@ class Source:
     places: Mapping[int, Place]
 
 
-def document(pieces: Sequence[Piece], *, path: str, language: str) -> Document:
+def document(pieces: Sequence[Piece], *, path: str, language: str, images: Mapping[str, str] | None = None) -> Document:
     """Return the HTML document of a body's pieces: compiled, its styles inlined, its fixed links given slots.
 
     Args:
         pieces: The resolved pieces of body.html or body.mjml.
         path: The body's file; its ending tells which of the two it is.
         language: BCP 47, for the document's lang attribute.
+        images: Content ids by what the source of an image that comes with the message may be.
 
     Raises:
         InputError: links no message may carry, MJML that does not parse.
     """
-    aside = Aside()
+    aside = Aside(images=images or {})
     if path.endswith(".mjml"):
         return _compiled(pieces, aside, path, language)
     text = _NOTE.sub("", _linked(pieces, aside))
@@ -104,9 +109,9 @@ def document(pieces: Sequence[Piece], *, path: str, language: str) -> Document:
     return Document(text=text, aside=aside)
 
 
-def fragment(pieces: Sequence[Piece]) -> Document:
+def fragment(pieces: Sequence[Piece], images: Mapping[str, str] | None = None) -> Document:
     """Return a file that is imported for its macros: links tracked as each message is filled in."""
-    aside = Aside()
+    aside = Aside(images=images or {})
     return Document(text=_linked(pieces, aside, slots=False), aside=aside)
 
 
@@ -186,14 +191,20 @@ class _LinkWriter:
         value = value[1:-1] if value[0] in "\"'" else value
         try:
             if name == "src":
-                _check_source(html.unescape(value).strip())
-                return found[0]
+                return self._source(found[0], html.unescape(value).strip())
             return f'{name}="{self._link(value, place)}"'
         except BadLink as error:
             self.problems.append(
                 problem_at(place, str(error), "links may be https, http, mailto, tel, sms or #anchors")
             )
             return found[0]
+
+    def _source(self, attribute: str, url: str) -> str:
+        if url in self._aside.images:
+            self._aside.shown.add(url)
+            return f'src="cid:{self._aside.images[url]}"'
+        _check_source(url)
+        return attribute
 
     def _link(self, value: str, place: Place) -> str:
         url = html.unescape(value).strip()
@@ -219,8 +230,11 @@ def _check_source(url: str) -> None:
     scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", url)
     if scheme and scheme[1].lower() not in ("https", "http", "cid"):
         raise BadLink(f"an image's address may not begin with {scheme[1].lower()}: (use https or cid)")
-    if not scheme and not WORD.search(url):
-        raise BadLink(f"the image {url!r} has no https:// in front")
+    if scheme or (WORD.search(url) and not url.startswith("images/")):
+        return
+    if url.startswith("images/"):
+        raise BadLink(f"the image {url!r} does not lie beside the template (its name must be written out)")
+    raise BadLink(f"the image {url!r} has no https:// in front")
 
 
 # --- CSS and MJML ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kernel.errors import InputError, Problem
 from templates import markup
 from templates.context import EMAIL_SHAPE
+from templates.enclosures import IMAGES, Enclosure, attachment, image
 from templates.files import EmailTemplate
 from templates.plaintext import text_from_html
 from templates.prepared import Renderer, Workshop
@@ -28,21 +29,30 @@ class PreparedEmail:
     links: Mapping[str, str]
     derived: bool
     """Whether the text was derived from the HTML: then empty lines that statements leave are drawn together."""
+    images: tuple[Enclosure, ...] = ()
+    """Those the HTML shows."""
+    attachments: tuple[Enclosure, ...] = ()
 
 
-def prepare_email(template: EmailTemplate) -> PreparedEmail:
+def prepare_email(template: EmailTemplate, domain: str = "localhost") -> PreparedEmail:
     """Compile an e-mail template and check all that can be checked without a message.
+
+    Args:
+        template: Its files.
+        domain: The sender's, which stands in content ids.
 
     Raises:
         InputError: syntax, names no message has, links no message may carry, MJML or styles that do not parse.
     """
-    workshop = Workshop(template.files, EMAIL_SHAPE)
+    images = {f"{IMAGES}/{name}": image(name, content, domain) for name, content in sorted(template.images.items())}
+    content_ids = {source: made.content_id for source, made in images.items()}
+    workshop = Workshop(template.files, EMAIL_SHAPE, content_ids)
     problems: list[Problem] = []
     with _gathering(problems):
         subject = _plain(workshop, template.subject)
     with _gathering(problems):
         pieces = workshop.pieces(template.body)
-        document = markup.document(pieces, path=template.body, language=template.language)
+        document = markup.document(pieces, path=template.body, language=template.language, images=content_ids)
         html = workshop.markup(template.body, markup.with_constructs(document))
         if template.text is None:
             text = _derived(workshop, template.body, pieces, document)
@@ -52,7 +62,16 @@ def prepare_email(template: EmailTemplate) -> PreparedEmail:
     if problems:
         raise InputError(problems)
     links = {name: url for url, name in document.aside.links.items()}
-    return PreparedEmail(subject=subject, html=html, text=text, links=links, derived=template.text is None)
+    shown = document.aside.shown | workshop.shown
+    return PreparedEmail(
+        subject=subject,
+        html=html,
+        text=text,
+        links=links,
+        derived=template.text is None,
+        images=tuple(made for source, made in images.items() if source in shown),
+        attachments=tuple(attachment(name, content) for name, content in sorted(template.attachments.items())),
+    )
 
 
 @contextmanager

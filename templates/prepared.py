@@ -101,9 +101,17 @@ def _in_words(error: BaseException) -> str:
 class Workshop:
     """Compiles the parts of one template over its pinned files."""
 
-    def __init__(self, files: Mapping[str, str], shape: Mapping[str, frozenset[str] | None]) -> None:
-        """Take the files, and the names a message's template knows beside its person's data."""
+    def __init__(
+        self,
+        files: Mapping[str, str],
+        shape: Mapping[str, frozenset[str] | None],
+        images: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take the files, the names a template knows beside its person's data, and content ids of images by source."""
         self._files = files
+        self._images = images or {}
+        self.shown: set[str] = set()
+        """Sources of images that imported files name."""
         self._shape = {**SHAPE, **shape}
         self._places: dict[str, Mapping[int, Place]] = {}
         loader = jinja2.FunctionLoader(self._imported)
@@ -159,7 +167,12 @@ class Workshop:
 
     def _imported(self, path: str) -> str:
         pieces = pieces_of(path, text_of(self._files, path, Place(path, 1)))
-        source = markup.with_constructs(markup.fragment(pieces)) if path.endswith(".html") else markup.plain(pieces)
+        if path.endswith(".html"):
+            fragment = markup.fragment(pieces, self._images)
+            self.shown |= fragment.aside.shown
+            source = markup.with_constructs(fragment)
+        else:
+            source = markup.plain(pieces)
         self._places[path] = source.places
         return source.text
 

@@ -10,6 +10,7 @@ from kernel.fields import DurationText, Strict
 from kernel.limits import DomainLimits, DomainName, Limited, Priced
 from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
 from kernel.vocabulary import Channel
+from kernel.webhooks import Webhook
 
 
 class SmtpGateway(Limited):
@@ -33,6 +34,7 @@ class SmtpGateway(Limited):
     final_timeout: DurationText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
     messages_per_connection: int = Field(default=100, ge=1)
     connections: int = Field(default=20, ge=1, le=1000, description="At most so many at once in each worker process.")
+    webhook: Webhook | None = Field(default=None, description="How the provider tells what became of messages.")
     dsn: bool = Field(default=False, description="Ask for delivery status notifications where the relay offers DSN.")
     domains: dict[DomainName, DomainLimits] = Field(
         default={}, description='By recipient domain; "*": every other domain, each by itself.'

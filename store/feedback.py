@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from sqlalchemy import BigInteger, Connection, case, func, literal, or_, select, type_coerce, update
 
@@ -135,7 +136,7 @@ def record_message_event(
 
     Args:
         connection: In a writing transaction.
-        key: Names the happening; a second event of the same key is dropped.
+        key: Names the happening; of two events of one key the earlier stays.
         message_id: The message it is about.
         kind: What happened.
         at: When it happened, or when we heard of it.
@@ -144,12 +145,18 @@ def record_message_event(
     Returns:
         False where the key was known already.
     """
+    detail = clean_text(detail, 1000)
     new = connection.execute(
         insert_into(connection, message_events)
-        .values(key=key, message_id=message_id, kind=kind, at=at, detail=clean_text(detail, 1000))
+        .values(key=key, message_id=message_id, kind=kind, at=at, detail=detail)
         .on_conflict_do_nothing()
         .returning(message_events.c.id)
     ).one_or_none()
+    if new is None:
+        # Told twice with different times, as by a bounce and a webhook: the earlier stays, whichever is heard first.
+        known = message_events.c
+        earlier = or_(known["at"] > at, (known["at"] == at) & (known.detail > detail))
+        connection.execute(update(message_events).where(known.key == key, earlier).values(at=at, detail=detail))
     target = _STATE_OF.get(kind)
     if target is not None:
         _climb(connection, message_id, target, at)
@@ -215,7 +222,7 @@ def settle_doubts(connection: Connection, message_ids: Sequence[int]) -> None:
 def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: str) -> None:
     """Take the consent back that a message was sent under, and suppress the address it went to.
 
-    Doing it again changes nothing; doing it after the person came back takes the consent back once more.
+    Said again it is one more word of evidence; after the person came back it takes the consent back once more.
 
     Args:
         connection: In a writing transaction.
@@ -226,8 +233,8 @@ def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: s
     fact = message_fact(connection, message_id)
     if fact is None:
         return
-    new = record_message_event(connection, key=key, message_id=message_id, kind=MessageEventKind.UNSUBSCRIBED, at=at)
-    changed = set_consent(
+    record_message_event(connection, key=key, message_id=message_id, kind=MessageEventKind.UNSUBSCRIBED, at=at)
+    set_consent(
         connection,
         contact_id=fact.contact_id,
         channel=fact.channel,
@@ -235,8 +242,7 @@ def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: s
         at=at,
         source=f"unsubscribe:message {message_id}",
     )
-    # Pressed again and again it is one word: a stranger with a link must not fill the table of evidence.
-    if fact.address and (new or changed):
+    if fact.address:
         suppress(
             connection,
             channel=fact.channel,
@@ -245,6 +251,21 @@ def unsubscribe(connection: Connection, *, message_id: int, at: datetime, key: s
             at=at,
             message_id=message_id,
         )
+
+
+def has_unsubscribed(connection: Connection, message_id: int) -> bool:
+    """Tell whether a message's link was used already, and the consent it was sent under is still taken back."""
+    query = (
+        select(messages.c.id)
+        .join(message_events, message_events.c.message_id == messages.c.id)
+        .join(consents, (consents.c.contact_id == messages.c.contact_id) & (consents.c.channel == messages.c.channel))
+        .where(
+            messages.c.id == message_id,
+            message_events.c.kind == MessageEventKind.UNSUBSCRIBED,
+            consents.c.status == ConsentStatus.WITHDRAWN,
+        )
+    )
+    return connection.execute(query.limit(1)).one_or_none() is not None
 
 
 def set_consent(
@@ -257,18 +278,15 @@ def set_consent(
     source: str,
     wording: str = "",
 ) -> bool:
-    """Write a person's word as the latest and keep it as evidence; False where it changed nothing.
+    """Keep a person's word as evidence and let the latest stand; False where the standing word stays what it was.
 
-    A word older than the standing one is kept as evidence only.
+    What stands follows from all words by their times: the latest decides, dated by when it was first said without
+    another word in between. Of two words of one instant a withdrawal holds.
     """
+    here = (consents.c.contact_id == contact_id, consents.c.channel == channel)
     standing = connection.execute(
-        select(consents.c.status, consents.c.at).where(
-            consents.c.contact_id == contact_id, consents.c.channel == channel
-        )
+        select(consents.c.status, consents.c.at, consents.c.source).where(*here)
     ).one_or_none()
-    late = standing is not None and standing.at > at
-    if not late and standing is not None and standing.status == status:
-        return False
     connection.execute(
         insert_into(connection, consent_events)
         .values(
@@ -282,21 +300,22 @@ def set_consent(
         .on_conflict_do_nothing()
     )
     touch(connection, Subject.CONTACT, [contact_id])
-    if late:
-        return False
-    insert = insert_into(connection, consents).values(
-        contact_id=contact_id, channel=channel, status=status, at=at, source=clean_text(source, 200)
-    )
-    new = insert.excluded
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=[consents.c.contact_id, consents.c.channel],
-            set_={"status": new.status, "at": new["at"], "source": new.source},
+    said = connection.execute(
+        select(consent_events.c.status, consent_events.c.at, consent_events.c.source).where(
+            consent_events.c.contact_id == contact_id, consent_events.c.channel == channel
         )
-    )
+    ).all()
+    # A standing word may have come by an import, without evidence of its own.
+    words = sorted([*said, *([standing] if standing else [])], key=lambda word: (word.at, word.status))
+    run = takewhile(lambda word: word.status == words[-1].status, reversed(words))
+    first = min(run, key=lambda word: (word.at, word.source))
+    now_standing = {"status": first.status, "at": first.at, "source": first.source}
+    insert = insert_into(connection, consents).values(contact_id=contact_id, channel=channel, **now_standing)
+    key = [consents.c.contact_id, consents.c.channel]
+    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=now_standing))
     if status is ConsentStatus.GRANTED:
         revive_by_consent(connection, contact_id, channel, at)
-    return True
+    return standing is None or standing.status != first.status
 
 
 def withdraw_address(

@@ -31,11 +31,14 @@ class TouchFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelChoice:
-    """How one contact stands to one channel. `suppressed` are the reasons its address is suppressed for."""
+    """How one contact stands to one channel.
+
+    `said` is its standing word; `suppressed` are the reasons its address is suppressed for.
+    """
 
     channel: Channel
     address: str
-    granted: bool
+    said: ConsentStatus | None
     suppressed: frozenset[SuppressionReason]
 
 
@@ -86,13 +89,8 @@ def last_message_to(connection: Connection, *, channel: Channel, address: str) -
 def channel_choices(connection: Connection, contact_id: int, *, now: datetime) -> list[ChannelChoice]:
     """Return how a contact stands to each channel it has an address for."""
     row = connection.execute(select(contacts.c.email, contacts.c.phone).where(contacts.c.id == contact_id)).one()
-    granted = set(
-        connection.execute(
-            select(consents.c.channel).where(
-                consents.c.contact_id == contact_id, consents.c.status == ConsentStatus.GRANTED
-            )
-        ).scalars()
-    )
+    words = connection.execute(select(consents.c.channel, consents.c.status).where(consents.c.contact_id == contact_id))
+    said = {word.channel: ConsentStatus(word.status) for word in words}
     choices = []
     for channel, address in ((Channel.EMAIL, row.email), (Channel.SMS, row.phone)):
         if not address:
@@ -108,7 +106,7 @@ def channel_choices(connection: Connection, contact_id: int, *, now: datetime) -
             ChannelChoice(
                 channel=channel,
                 address=address,
-                granted=channel in granted,
+                said=said.get(channel),
                 suppressed=frozenset(SuppressionReason(reason) for reason in reasons),
             )
         )

@@ -32,6 +32,7 @@ ROUTES = (
     Route("/v1/events", ingest.post_events, methods=["POST"]),
     Route("/v1/gateways/{name}/receipt/{secret}", callbacks.receipt, methods=["GET", "POST"]),
     Route("/v1/gateways/{name}/inbound/{secret}", callbacks.incoming, methods=["GET", "POST"]),
+    Route("/v1/gateways/{name}/events/{secret}", callbacks.events, methods=["POST"]),
     Route("/healthz", health.healthz, methods=["GET"]),
     Route("/metrics", health.metrics, methods=["GET"]),
 )

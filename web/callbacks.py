@@ -1,7 +1,8 @@
-"""What SMS gateways call back: kept raw and answered at once; workers.inbound reads it."""
+"""What gateways call back: kept raw and answered at once; workers.inbound reads it."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import datetime
 from typing import Any
 
@@ -9,12 +10,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from kernel.ids import digest
+from kernel.webhooks import PostmarkWebhook
 from store.inbox import gateway_source, put
 from web.guards import same_secret
 from web.service import Service, service_of
 from web.writer import WriterBusy
 
-_HEADERS = ("content-type", "user-agent")
+_HEADERS = (
+    "content-type",
+    "user-agent",
+    "x-twilio-email-event-webhook-signature",
+    "x-twilio-email-event-webhook-timestamp",
+)
+"""Kept beside the body: what it takes to read it, and to verify it."""
 _REPLAY_S = 600
 """Gateways repeat a callback for about so long when our answer is lost. The same words later are said anew."""
 
@@ -29,10 +37,15 @@ async def incoming(request: Request) -> Response:
     return await _keep(request, "inbound")
 
 
+async def events(request: Request) -> Response:
+    """Keep what an e-mail provider tells of messages. Signatures are verified by who reads it."""
+    return await _keep(request, "events")
+
+
 async def _keep(request: Request, kind: str) -> Response:
     service = service_of(request)
     name, secret = request.path_params["name"], request.path_params["secret"]
-    if not _known(service, name, secret):
+    if not (_may_tell(service, request, name, secret) if kind == "events" else _known(service, name, secret)):
         return PlainTextResponse("not found\n", status_code=404)
     body, at = await request.body(), service.now()
     query = request.url.query
@@ -61,3 +74,14 @@ def _known(service: Service, name: str, secret: str) -> bool:
     gateway = service.settings.gateways.get(name)
     token = getattr(gateway, "callback_token", None)
     return token is not None and same_secret(secret, token.get_secret_value())
+
+
+def _may_tell(service: Service, request: Request, name: str, secret: str) -> bool:
+    webhook = getattr(service.settings.gateways.get(name), "webhook", None)
+    if webhook is None or not same_secret(secret, webhook.token.get_secret_value()):
+        return False
+    if isinstance(webhook, PostmarkWebhook) and webhook.password is not None:
+        wanted = f"{webhook.username or ''}:{webhook.password.get_secret_value()}"
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "basic" and same_secret(given.strip(), b64encode(wanted.encode()).decode("ascii"))
+    return True

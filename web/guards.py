@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import time
 from collections.abc import Sequence
 
@@ -25,7 +26,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 BODY_LIMIT = 64 * 1024
 BATCH_LIMIT = 1024 * 1024
 """Bytes of a request's body, elsewhere and for batches of orders and events."""
-_BATCH_PATHS = ("/v1/orders", "/v1/events")
+_BATCH_PATHS = re.compile(r"/v1/orders|/v1/events|/v1/gateways/[^/]+/events/[^/]+")
 
 _HEADERS = {
     "X-Robots-Tag": "noindex, nofollow",
@@ -108,7 +109,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = BATCH_LIMIT if scope["path"] in _BATCH_PATHS else BODY_LIMIT
+        limit = BATCH_LIMIT if _BATCH_PATHS.fullmatch(scope["path"]) else BODY_LIMIT
         started_s, status = time.perf_counter(), 0
 
         async def send_guarded(message: Message) -> None:

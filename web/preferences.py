@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from kernel.signing import Purpose
 from kernel.vocabulary import Channel, ConsentStatus, SuppressionReason, TouchKind
-from store.feedback import LIFTABLE, OWN_WORD_SOURCES, set_consent, unsubscribe
+from store.feedback import LIFTABLE, OWN_WORD_SOURCES, has_unsubscribed, set_consent, unsubscribe
 from store.message_facts import ChannelChoice, channel_choices, message_fact
 from store.standing import WEIGHTS
 from store.suppressions import lift, suppress
@@ -65,6 +65,9 @@ async def unsubscribe_now(request: Request) -> Response:
     at = service.now()
 
     def write(connection: Connection) -> bool:
+        if has_unsubscribed(connection, message_id):
+            # Pressed again and again it is one word: a stranger with a link must not fill the tables of evidence.
+            return True
         unsubscribe(connection, message_id=message_id, at=at, key=f"unsubscribed:{message_id}")
         return message_fact(connection, message_id) is not None
 
@@ -120,15 +123,18 @@ def _save(
         if not choice.suppressed.issubset(LIFTABLE):
             continue
         wanted = choice.channel in form
-        changed = set_consent(
-            connection,
-            contact_id=message.contact_id,
-            channel=choice.channel,
-            status=ConsentStatus.GRANTED if wanted else ConsentStatus.WITHDRAWN,
-            at=at,
-            source=source,
-            wording=f"{service.settings.brand.name} sends me marketing messages by {_LABELS[choice.channel]}",
-        )
+        status = ConsentStatus.GRANTED if wanted else ConsentStatus.WITHDRAWN
+        changed = choice.said is not status
+        if changed:  # Saved again unchanged, it is no new word.
+            set_consent(
+                connection,
+                contact_id=message.contact_id,
+                channel=choice.channel,
+                status=status,
+                at=at,
+                source=source,
+                wording=f"{service.settings.brand.name} sends me marketing messages by {_LABELS[choice.channel]}",
+            )
         if wanted:
             lift(connection, channel=choice.channel, address=choice.address, reasons=LIFTABLE, at=at, by=source)
         elif changed or not choice.suppressed:
@@ -154,7 +160,7 @@ def _preferences(service: Service, choices: list[ChannelChoice], *, saved: bool)
         _Shown(
             channel=choice.channel,
             label=_LABELS[choice.channel],
-            receives=choice.granted and not choice.suppressed,
+            receives=choice.said is ConsentStatus.GRANTED and not choice.suppressed,
             blocked=_WHY_NOT.get(max(choice.suppressed, key=WEIGHTS.__getitem__), "") if choice.suppressed else "",
         )
         for choice in choices

@@ -185,8 +185,10 @@ def test_unsubscribing_takes_back_consent_and_suppresses_where_it_went(engine: E
     assert rows(engine, suppressions, "channel", "address", "at") == [("email", "user1@customer.example", LATER)]
     assert rows(engine, consents, "channel", "status") == [("email", "withdrawn"), ("sms", "granted")]
     assert rows(engine, consent_events, "status", "at", "source") == [
-        ("withdrawn", LATER, f"unsubscribe:message {message}")
+        ("withdrawn", LATER, f"unsubscribe:message {message}"),
+        ("withdrawn", LATER + timedelta(days=1), f"unsubscribe:message {message}"),
     ]
+    assert ("email", LATER) in rows(engine, consents, "channel", "at")
     assert rows(engine, message_events, "kind") == [("unsubscribed",)]
 
 

@@ -389,7 +389,7 @@ def test_one_dead_person_behind_an_alias_does_not_kill_the_alias(engine: Engine,
     keep(engine, both, recipient=bounce_address(workspace, message))
     process_inbox(engine, workspace, now=NOW)
     assert rows(engine, suppressions, "address") == []
-    assert rows(engine, message_events, "kind") == [("soft_bounced",)]
+    assert rows(engine, message_events, "kind") == [("mailbox_full",), ("soft_bounced",)]
 
 
 def test_a_poison_row_is_marked_and_blocks_nobody(engine: Engine, workspace: Workspace) -> None:

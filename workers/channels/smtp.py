@@ -7,10 +7,12 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as Late
+from dataclasses import replace
 
 from kernel.errors import ConfigError, GatewayDown
 from kernel.fields import duration
 from kernel.gateways import SmtpGateway
+from templates.headers import raw_field
 from templates.mail import ComposedMail
 from workers.channels.port import Flight, Parcel
 from workers.smtp.connection import Relay
@@ -36,7 +38,7 @@ class SmtpChannel:
 
     def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
         """Send the parcels over as many connections as they are worth and the relay bears. See Channel.deliver."""
-        letters = [(parcel, _mail(parcel)) for parcel in parcels]
+        letters = [(parcel, self._labelled(parcel)) for parcel in parcels]
         if not letters or not keep_going():
             return frozenset()
         batch, pool, loop = Batch(letters, flight), self._opened(), shared_loop()
@@ -66,6 +68,17 @@ class SmtpChannel:
             closing.result(_FAREWELL_S)
         except Late:
             closing.cancel()
+
+    def _labelled(self, parcel: Parcel) -> ComposedMail:
+        """Return the mail, with our reference in the provider's own header where it is to report events.
+
+        The field stands above everything that is signed, and the provider takes it off.
+        """
+        mail, webhook = _mail(parcel), self._gateway.webhook
+        if webhook is None:
+            return mail
+        fields = b"".join(raw_field(name, value) for name, value in webhook.fields(parcel.ref))
+        return replace(mail, data=fields + mail.data)
 
     def _opened(self) -> Pool:
         if self._pool is None:

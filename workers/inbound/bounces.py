@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from email.message import Message
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ _CLUE_CHARS = 512 * 1024
 _ENVELOPE_ID = "original-envelope-id"
 _ADDRESS_TOKEN = re.compile(r"bounce\+([a-z2-7]{20,64})@", re.IGNORECASE)
 _UNSUBSCRIBE_TOKEN = re.compile(r"/u/([A-Za-z0-9_-]{20,64})")
-_MESSAGE_ID = re.compile(r"<m(\d{1,18})\.([0-9a-f]{6,32})@[^<>\s]{1,255}>")
+MESSAGE_ID = re.compile(r"<m(\d{1,18})\.([0-9a-f]{6,32})@[^<>\s]{1,255}>")
 _ADDRESS = re.compile(r"[^\s<>;,:\"'()@]{1,64}@[^\s<>;,:\"'()@]{1,255}")
 
 
@@ -37,13 +38,17 @@ class Clues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BounceReport:
-    """What came back about one recipient. `status` is the RFC 3463 code or ""; `diagnostic` the other side's words."""
+    """What came back about one recipient. `status` is the RFC 3463 code or ""; `diagnostic` the other side's words.
+
+    `at` is when it happened, where a provider says so; None: when we heard of it.
+    """
 
     kind: BounceKind
     recipient: str = ""
     status: str = ""
     diagnostic: str = ""
     clues: Clues = Clues()
+    at: datetime | None = None
 
 
 def parse(raw: bytes) -> list[BounceReport]:
@@ -87,7 +92,7 @@ def _recipient_report(block: Fields, words: str, clues: Clues) -> BounceReport:
     kind = _kind_of_action(block.get("action", ""), status, said or words)
     return BounceReport(
         kind=kind,
-        recipient=_address(block.get("original-recipient", "")) or _address(block.get("final-recipient", "")),
+        recipient=address_in(block.get("original-recipient", "")) or address_in(block.get("final-recipient", "")),
         status=telling_code(status, said),
         diagnostic=said,
         clues=clues,
@@ -137,7 +142,7 @@ def _complaint(parts: Sequence[Message], raw: bytes) -> list[BounceReport]:
     return [
         BounceReport(
             kind=_FEEDBACK.get(type_, BounceKind.UNCLASSIFIED),
-            recipient=_address(fields.get("original-rcpt-to", "")),
+            recipient=address_in(fields.get("original-rcpt-to", "")),
             diagnostic=f"{type_ or 'no type'}: {fields.get('user-agent', '')}".strip(": "),
             clues=_clues(raw, fields.get(_ENVELOPE_ID, "")),
         )
@@ -218,7 +223,7 @@ def _unstructured(parts: Sequence[Message], raw: bytes) -> list[BounceReport]:
     return [
         BounceReport(
             kind=kind,
-            recipient=_address(failed_for) or _address(words),
+            recipient=address_in(failed_for) or address_in(words),
             status=telling_code("", words),
             diagnostic=re.sub(r"\s+", " ", words).strip()[:1000] or subject,
             clues=_clues(raw, ""),
@@ -261,7 +266,7 @@ def _own_words(parts: Sequence[Message]) -> str:
     return text[: returned.start()] if returned else text
 
 
-def _address(text: str) -> str:
+def address_in(text: str) -> str:
     """Return the first address in "rfc822; <joe@example.com>" or other text; "" where there is none."""
     found = _ADDRESS.search(text)
     return found[0].strip(".").lower() if found else ""
@@ -274,7 +279,7 @@ def _clues(raw: bytes, envelope_id: str) -> Clues:
         envelope_id=decoded_id,
         address_tokens=_distinct(found.lower() for found in _ADDRESS_TOKEN.findall(text)),
         unsubscribe_tokens=_distinct(_UNSUBSCRIBE_TOKEN.findall(text)),
-        message_ids=_distinct((int(number), name) for number, name in _MESSAGE_ID.findall(text)),
+        message_ids=_distinct((int(number), name) for number, name in MESSAGE_ID.findall(text)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -11,12 +12,12 @@ from kernel.ids import digest
 from kernel.settings import SuppressionSettings
 from kernel.signing import Purpose, Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
-from store.feedback import record_message_event, record_sent_evidence, set_consent
+from store.feedback import record_message_event, record_sent_evidence, set_consent, unsubscribe
 from store.inbox import InboxRow, InboxState
 from store.message_facts import MessageFact, message_fact
 from store.suppressions import count_bounces, suppress
 from workers.inbound.bounces import BounceReport
-from workers.inbound.outcomes import Read, wait_for_outcome
+from workers.inbound.outcomes import Read, Waiting, wait_for_outcome
 from workers.inbound.statuses import BounceKind
 
 _EVENTS: dict[BounceKind, MessageEventKind] = {
@@ -64,6 +65,43 @@ def record_mail(
     )
 
 
+def record_events(
+    connection: Connection,
+    row: InboxRow,
+    reports: Sequence[BounceReport],
+    *,
+    signer: Signer,
+    installation: str,
+    settings: SuppressionSettings,
+    now: datetime,
+) -> Read:
+    """Record a provider's events: each is about a person and a message of its own.
+
+    A row stays new where some message's own outcome is not in the ledger yet; the others are recorded all the same.
+    """
+    waiting, unknown, unclear = 0, 0, 0
+    for report in reports:
+        message = _message_of(connection, row, report, signer, installation)
+        if message is None:
+            unknown += 1
+            continue
+        try:
+            wait_for_outcome(message, received_at=row.received_at, now=now)
+        except Waiting:
+            waiting += 1
+            continue
+        _record(connection, row, report, message, settings, unanimous=True)
+        unclear += report.kind is BounceKind.UNCLASSIFIED
+    if waiting:
+        return Read(state=InboxState.NEW, note=f"{waiting} of {len(reports)} wait for the ledger")
+    kinds = Counter(report.kind.value for report in reports)
+    words = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing about messages"
+    if unknown or unclear:
+        note = f"{words}; {unknown} about no message of ours, {unclear} in words we do not know"
+        return Read(state=InboxState.UNCLASSIFIED, note=note)
+    return Read(state=InboxState.DONE, note=words)
+
+
 def _record(
     connection: Connection,
     row: InboxRow,
@@ -73,12 +111,19 @@ def _record(
     *,
     unanimous: bool,
 ) -> None:
-    at, detail = row.received_at, f"{report.status} {report.diagnostic}".strip()
+    # A clock that is ahead must not date anything into the future.
+    at = min(report.at, row.received_at) if report.at else row.received_at
+    detail = f"{report.status} {report.diagnostic}".strip()
     if report.kind is BounceKind.UNCLASSIFIED:
-        key = f"unclassified:{message.id}:{digest(row.body)[:16]}"
+        # A call's other events are none of this one's; a piece of mail is known by its bytes.
+        said = report.diagnostic if row.gateway else row.body
+        key = f"unclassified:{message.id}:{digest(said)[:16]}"
         record_message_event(
             connection, key=key, message_id=message.id, kind=MessageEventKind.UNCLASSIFIED, at=at, detail=detail
         )
+        return
+    if report.kind is BounceKind.UNSUBSCRIBED:
+        unsubscribe(connection, message_id=message.id, at=at, key=f"unsubscribed:{message.id}")
         return
     kind = _EVENTS.get(report.kind)
     if kind is None:

@@ -20,8 +20,9 @@ from store.engine import reading, writing
 from store.inbox import BOUNCE_SOURCE, InboxRow, InboxState, hold_new, mark, unread
 from store.schema import installation
 from workers.inbound.bounces import parse
-from workers.inbound.mail import record_mail
+from workers.inbound.mail import record_events, record_mail
 from workers.inbound.outcomes import Read, Waiting
+from workers.inbound.providers import understand_events
 from workers.inbound.sms import record_incoming, record_receipts, understand_incoming, understand_receipts
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class _Reader:
     now: datetime
 
     def understand(self, row: InboxRow) -> Record:
-        """Return how to record a row. Pure; whatever is wrong with the row is raised here."""
+        """Return how to record a row, without the database; whatever is wrong with the row is raised here."""
         if row.source == BOUNCE_SOURCE:
             reports = parse(row.body)
             return lambda connection: record_mail(
@@ -51,6 +52,17 @@ class _Reader:
                 now=self.now,
             )
         gateway = self.workspace.settings.gateways.get(row.gateway or "")
+        if row.meta.get("kind") == "events":
+            events = understand_events(gateway, row)
+            return lambda connection: record_events(
+                connection,
+                row,
+                events,
+                signer=self.signer,
+                installation=self.installation,
+                settings=self.workspace.settings.suppression,
+                now=self.now,
+            )
         if row.meta.get("kind") == "inbound":
             incoming = understand_incoming(gateway, row)
             return lambda connection: record_incoming(connection, row, incoming)
@@ -112,7 +124,7 @@ def _record_all(engine: Engine, understood: Sequence[tuple[InboxRow, Record]], n
                 read = _recorded(connection, row, record)
                 if read is not None:
                     mark(connection, row.id, state=read.state, note=read.note, at=now)
-                    marked += 1
+                    marked += read.state is not InboxState.NEW
     return marked
 
 

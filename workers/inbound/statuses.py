@@ -20,6 +20,7 @@ class BounceKind(StrEnum):
     DELAYED = "delayed"
     DELIVERED = "delivered"
     COMPLAINT = "complaint"
+    UNSUBSCRIBED = "unsubscribed"
     AUTO_REPLY = "auto_reply"
     NOTICE = "notice"
     UNCLASSIFIED = "unclassified"

@@ -28,6 +28,8 @@ BLAMES_US = {
     "policy4": "down",
     "quota": "down",
     "account": "lasting",
+    "454": "down",
+    "threads": "down",
     "530": "lasting",
     "535": "lasting",
 }

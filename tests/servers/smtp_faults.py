@@ -24,6 +24,8 @@ REPLIES = {
     "policy4": b"451 4.7.26 sender not authenticated\r\n",
     "quota": b"452 4.3.1 quota used up\r\n",
     "account": b"550 5.4.5 daily sending quota exceeded\r\n",
+    "454": b"454 Throttling failure: Maximum sending rate exceeded.\r\n",
+    "threads": b"432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded\r\n",
     "530": b"530 5.7.0 authentication required\r\n",
     "535": b"535 5.7.8 bad credentials\r\n",
     "garbage": b"hello there\r\n",

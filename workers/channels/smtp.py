@@ -43,11 +43,13 @@ class SmtpChannel:
             return frozenset()
         batch, pool, loop = Batch(letters, flight), self._opened(), shared_loop()
         loop.call_soon_threadsafe(pool.submit, batch)
-        stopping = False
-        while not batch.done.wait(_POLL_S):
-            if not stopping and not keep_going():
-                stopping = True
-                loop.call_soon_threadsafe(pool.stop, batch)
+        try:
+            while not batch.done.wait(_POLL_S) and keep_going():
+                pass
+        finally:
+            # Also when something breaks into the waiting: nothing that waits may leave behind the caller's back.
+            loop.call_soon_threadsafe(pool.stop, batch)
+        batch.done.wait()
         # A gateway that is down says "what is unmentioned was not sent", which is not so while answers are awaited;
         # it will be found down again soon enough.
         if batch.error is not None and not (batch.stragglers and isinstance(batch.error, GatewayDown)):

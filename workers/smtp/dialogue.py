@@ -20,7 +20,7 @@ from typing import Protocol
 from kernel.errors import GatewayDown, PermanentError, TransientError
 from workers.smtp.envelopes import Envelopes, dot_stuffed
 from workers.smtp.letters import Letter
-from workers.smtp.meaning import Stage, refusal, reply_text
+from workers.smtp.meaning import Stage, is_closing, refusal, reply_text
 from workers.smtp.offers import Offers
 from workers.smtp.replies import ReplyReader
 
@@ -268,7 +268,7 @@ class Dialogue:
             self._flying = None
             verdict = refusal(Stage.DOT, code, text)
             if isinstance(verdict, GatewayDown):
-                self._trouble(flying, verdict, closing=code == 421)
+                self._trouble(flying, verdict, closing=is_closing(code, text))
                 return
             self._crew.decided(flying, verdict)
         self._served += 1
@@ -294,7 +294,7 @@ class Dialogue:
             return
         verdict = refusal(stage, code, text)
         if isinstance(verdict, GatewayDown):
-            self._trouble(letter, verdict, closing=code == 421)
+            self._trouble(letter, verdict, closing=is_closing(code, text))
             return
         self._letter = None
         self._crew.decided(letter, verdict)

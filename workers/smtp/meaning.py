@@ -59,7 +59,11 @@ _HOST = frozenset({"3.1", "3.2"})
 _TOO_BIG = frozenset({"3.4", "2.3"})
 _FULL = "2.2"
 """A full mailbox: it may be emptied, so attempts and age decide, even where the server says 5.2.2."""
-_LOGIN_CODES = frozenset({530, 534, 535, 538})
+_LOGIN_CODES = frozenset({454, 530, 534, 535, 538})
+"""Log-ins (RFC 4954); with 454 Amazon SES says too that the rate or the day's quota is exceeded, at any stage."""
+_TOO_MANY = re.compile(
+    rb"too many (concurrent |simultaneous )?(smtp )?(connections|sessions)|thread limit", re.IGNORECASE
+)
 _CONTENT_AT_MAIL = frozenset({"6.7", "6.9"})
 """The server cannot take such an address (RFC 6531)."""
 
@@ -73,6 +77,14 @@ def enhanced_code(text: bytes) -> str:
 def reply_text(code: int, text: bytes) -> str:
     """Return a reply as people read it."""
     return f"{code} {words(text)}".strip()
+
+
+def is_closing(code: int, text: bytes) -> bool:
+    """Tell whether a refusal is about this connection, of which the server has enough or too many.
+
+    Microsoft says "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", others 421 or words.
+    """
+    return code == 421 or enhanced_code(text) == "4.3.2" or _TOO_MANY.search(text) is not None
 
 
 def refusal(stage: Stage, code: int, text: bytes) -> PermanentError | TransientError | GatewayDown:
@@ -106,7 +118,7 @@ def _of_gateway(stage: Stage, code: int, kind: str, detail: str, said: str, *, p
     if code == 421:
         return GatewayDown(f"the relay closes the connection at {said}")
     if code in _LOGIN_CODES or (detail in _SENDER and kind != "2"):
-        why = _SENDER.get(detail, "log-in is required or was refused")
+        why = _SENDER.get(detail, "log-in required or refused, or the account's limit reached")
         return GatewayDown(f"sender refused at {said} ({why})", lasting=permanent)
     if kind == "4" and detail in _HOST:
         return GatewayDown(f"the relay takes nothing now, at {said}")

@@ -143,7 +143,7 @@ class Pool:
         self._waiting.free(letter)
         if letter.batch not in self._batches:
             # A straggler that was not taken after all: its batch has gone on without it.
-            letter.batch.decided(letter, TransientError(down.text, code=421 if closing else 0))
+            letter.batch.decided(letter, TransientError(down.text))
             return
         if not closing or down.lasting:
             self._put_back(letter, first=True)
@@ -152,7 +152,7 @@ class Pool:
         alive = len(self._working()) - (connection in self._working())
         blame = self._suspicion.closed(letter.key, others_live=alive > 0, others_wait=len(self._waiting) > 0)
         if blame is Blame.LETTER:
-            letter.batch.decided(letter, TransientError(down.text, code=421))
+            letter.batch.decided(letter, TransientError(down.text))
             self._review(letter.batch)
             return
         self._put_back(letter, first=False)
@@ -315,12 +315,14 @@ class Pool:
         self._timer = None
         now = self._loop.time()
         slow: set[str] = set()
-        for connection in list(self._connections):
-            self._look_after(connection, now, slow)
-        self._waiting.slow = slow
-        for batch in list(self._batches):
-            self._look_for_stragglers(batch, now)
-        self._wake()
+        try:
+            for connection in list(self._connections):
+                self._look_after(connection, now, slow)
+            self._waiting.slow = slow
+            for batch in list(self._batches):
+                self._look_for_stragglers(batch, now)
+        finally:
+            self._wake()  # Which sets the next timer, whatever went wrong with one connection.
 
     def _look_after(self, connection: Connection, now: float, slow: set[str]) -> None:
         dialogue, silent_s = connection.dialogue, now - connection.since

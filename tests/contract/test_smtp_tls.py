@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,51 @@ def test_implicit_tls_delivers_to_a_trusted_server_only(authority: trustme.CA, c
         assert flight.endings == {0: "accepted"}
         with pytest.raises(GatewayDown, match="TLS failed"):
             channel(server.port, "implicit", None).deliver([mail("a@x.example")], RememberingFlight(), lambda: True)
+
+
+def test_implicit_tls_carries_a_long_body_and_many_messages_as_they_are(authority: trustme.CA, ca_file: str) -> None:
+    long = b"Message-ID: <m0@x>\r\n\r\n" + b"".join(b".%d dots\r\n" % number for number in range(100_000))
+    with SinkServer(Sink(tls=context(authority, "127.0.0.1"), extensions=(b"PIPELINING",))) as server:
+        sender = channel(server.port, "implicit", ca_file)
+        flight = RememberingFlight()
+        parcels = [mail(f"a+{index}@x.example", index) for index in range(1, 60)]
+        content = replace(mail("a@x.example", 0).content, data=long)  # type: ignore[type-var]
+        sender.deliver([replace(mail("a@x.example", 0), content=content), *parcels], flight, lambda: True)
+        sender.close()
+    assert len(flight.endings) == 60
+    assert set(flight.endings.values()) == {"accepted"}
+    assert long in server.sink.bodies
+
+
+def test_a_certificate_that_has_expired_is_refused(authority: trustme.CA, ca_file: str) -> None:
+    expired = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)).configure_cert(expired)
+    with SinkServer(Sink(tls=expired)) as server:
+        with pytest.raises(GatewayDown, match="expired") as caught:
+            channel(server.port, "implicit", ca_file).deliver([mail("a@x.example")], RememberingFlight(), lambda: True)
+        assert caught.value.lasting
+        assert server.sink.commands == []
+
+
+def test_a_handshake_that_hangs_is_given_up(ca_file: str) -> None:
+    with SinkServer(Sink(faults={"banner": "silence"})) as server:
+        gateway = SmtpGateway.model_validate(
+            {"type": "smtp", "host": "127.0.0.1", "port": server.port, "tls": "implicit", "timeout": "1s"}
+        )
+        with pytest.raises(GatewayDown, match=r"no connection|TLS"):
+            SmtpChannel(gateway).deliver([mail("a@x.example")], RememberingFlight(), lambda: True)
+
+
+def test_a_connection_lost_under_tls_is_judged_by_its_stage(authority: trustme.CA, ca_file: str) -> None:
+    with SinkServer(Sink(tls=context(authority, "127.0.0.1"))) as server:
+        sender = channel(server.port, "implicit", ca_file)
+        flight = RememberingFlight()
+        parcels = [
+            mail(f"at.{stage}.{action}+{index}@x.example", index)
+            for index, (stage, action) in enumerate(
+                [("rcpt", "rst"), ("data", "close"), ("dot", "rst"), ("kept", "close")]
+            )
+        ]
+        sender.deliver([*parcels, mail("a@x.example", 4)], flight, lambda: True)
+        sender.close()
+    assert flight.endings == {0: "deferred", 1: "deferred", 2: "unknown", 3: "unknown", 4: "accepted"}

@@ -29,10 +29,10 @@ brand: {{name: Acme, postal_address: "1 Dock Road, Leeds"}}
 senders:
   default: {{name: Acme, email: hello@acme.example}}
 gateways:
-  relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none, timeout: 5s, final_timeout: 8s{more}}}
+  relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none, timeout: 5s, final_timeout: 8s, connections: 4{more}}}
 limits: {{first_retry: 1s}}
 """
-CONNECTIONS = 10
+CONNECTIONS = 4
 """As many connections as a worker process may hold to the gateway: the most that one crash may leave in doubt."""
 _INJECTED = re.compile(r"^fault point ([a-z_]+): (\w+)", re.MULTILINE)
 

@@ -87,7 +87,7 @@ class _Session(asyncio.Protocol):
     def __init__(self, sink: TruthSink) -> None:
         self.sink = sink
         self.buffer = bytearray()
-        self.in_data = self.body_passed = self.deaf = False
+        self.in_data = self.body_passed = self.deaf = self.mailed = self.named = False
         self.sender = self.recipient = ""
         self.transport: asyncio.Transport
 
@@ -145,21 +145,30 @@ class _Session(asyncio.Protocol):
         elif verb == "MAIL":
             self.sender = line[line.index("<") + 1 : line.index(">")]
             self.sink.mails.append(line)
-            self.answer("mail", b"250 2.1.0 ok\r\n")
+            self.mailed = self.answer("mail", b"250 2.1.0 ok\r\n")
+            self.named = False
         elif verb == "RCPT":
             self.recipient = line[line.index("<") + 1 : line.index(">")]
-            self.answer("rcpt", b"250 2.1.5 ok\r\n")
+            if self.mailed:
+                self.named = self.answer("rcpt", b"250 2.1.5 ok\r\n")
+            else:
+                self.transport.write(b"503 5.5.1 MAIL first\r\n")
         elif verb == "DATA":
-            if self.answer("data", b"354 go\r\n"):
+            if not self.named:
+                self.transport.write(b"554 5.5.1 no valid recipients\r\n")
+            elif self.answer("data", b"354 go\r\n"):
                 self.in_data, self.body_passed = True, False
         elif verb == "QUIT":
             if self.answer("quit", b"221 2.0.0 bye\r\n"):
                 self.transport.close()
         else:
             known = verb in ("RSET", "NOOP")
+            if verb == "RSET":
+                self.mailed = self.named = False
             self.transport.write(b"250 2.0.0 ok\r\n" if known else b"500 5.5.2 what?\r\n")
 
     def dot(self, body: bytes) -> None:
+        self.mailed = self.named = False
         act = self.sink.act("dot")
         kept = act in (None, "kept", "held", "drip") or (act or "").startswith("=2")
         self.sink.log.write(mail_taken(body, self.sender, self.recipient, kept=kept))

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from campaigns.clearing import Recipient, clear
 from campaigns.judging import Go, Skip
@@ -167,6 +168,8 @@ class Preparer:
         except CarillonError as error:
             prepared.failed[message.id] = (FailReason.TEMPLATE_ERROR, str(error))
             return
+        except DBAPIError:
+            raise  # The database's trouble is no message's: the chunk is given up, and taken again at once.
         except Exception:
             # Ours to mend, not the contact's: the message waits and the log says why.
             log.exception("message_not_composed", message=message.id)
@@ -199,6 +202,8 @@ class Preparer:
             return None
         try:
             return self._step(message, language)
+        except DBAPIError:
+            raise
         except Exception:
             log.exception("step_not_ready", campaign=self._versions[message.version_id].name, step=message.step)
             prepared.broken.add(key)

@@ -174,7 +174,8 @@ class _Session(asyncio.Protocol):
         self.sink.log.write(mail_taken(body, self.sender, self.recipient, kept=kept))
         if act is None:
             if self.sink.delay_s:
-                asyncio.get_running_loop().call_later(self.sink.delay_s, self.transport.write, b"250 2.0.0 queued\r\n")
+                self.deaf = True  # What comes next is answered next.
+                asyncio.get_running_loop().call_later(self.sink.delay_s, self.answer_late)
             else:
                 self.transport.write(b"250 2.0.0 queued\r\n")
         else:
@@ -210,6 +211,11 @@ class _Session(asyncio.Protocol):
         else:
             raise ValueError(f"no act {act!r}")
 
+    def answer_late(self) -> None:
+        self.transport.write(b"250 2.0.0 queued\r\n")
+        self.deaf = False
+        self.data_received(b"")
+
     async def drip(self, usual: bytes) -> None:
         for byte in usual:
             self.transport.write(bytes([byte]))
@@ -224,9 +230,10 @@ class TruthServer:
     def __init__(self, sink: TruthSink, port: int = 0) -> None:
         self.sink = sink
         self.port = port
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     def __enter__(self) -> TruthServer:
         self._thread.start()
@@ -234,25 +241,20 @@ class TruthServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
-    def _run(self) -> None:
+    async def _serve(self) -> None:
         sink = self.sink
-        server = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Session(sink), "127.0.0.1", self.port, ssl=sink.tls)
-        )
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await self._loop.create_server(lambda: _Session(sink), "127.0.0.1", self.port, ssl=sink.tls)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
-        self._loop.run_forever()
+        await self._stop.wait()
         server.close()
         for transport in list(sink.open):
             transport.abort()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.close()
+        await asyncio.sleep(0)
 
 
 async def _serve(port: int, sink: TruthSink, port_file: Path) -> None:

@@ -1,0 +1,116 @@
+"""The delivery core in this process over real servers, for faults that need no process to die: many cells a minute.
+
+What Celery does about a task that fails, `drive` does: it is logged, and the next hint calls again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from kernel.errors import CarillonError
+from kernel.settings import Workspace, load_workspace
+from kernel.vocabulary import PENDING_STATES
+from store.engine import open_database, reading, writing
+from store.ledger import open_lane
+from store.tables import lanes, messages
+from tests.faults.checker import Facts, Judgement, judge
+from tests.faults.stage import SETTINGS
+from tests.servers.truth import Taken, TruthLog, read_truth
+from tests.servers.truth_sink import Fault, TruthServer, TruthSink
+from workers.drain import Drain
+
+LEASE = timedelta(seconds=4)
+"""A claim whose commit went unheard belongs to nobody until its lease is over."""
+ENVIRONMENT = {"CARILLON_SECRET_KEY": "k" * 64}
+
+
+class Bench:
+    """A workspace, a database and a worker's core. Leave it by `close`."""
+
+    def __init__(self, root: Path, database_url: str, *, settings: str = SETTINGS) -> None:
+        root.mkdir()
+        self.root = root
+        self.settings = settings
+        self.truth = root / "truth.log"
+        self.log = TruthLog(self.truth)
+        self.engine: Engine = open_database(database_url)
+        self.workers: Engine = self.engine
+        """What the worker's core is given; another one where its way to the database is spoilt."""
+        self.failures: list[str] = []
+        self._drain: Drain | None = None
+        self._closers: list[Callable[[], Any]] = []
+        self.workspace: Workspace
+
+    def sink(self, *plan: str, **more: Any) -> TruthSink:
+        """Start a sink of this process, and write the settings for its port."""
+        sink = TruthSink(self.log, [Fault.read(text) for text in plan], **more)
+        server = TruthServer(sink)
+        server.__enter__()
+        self._closers.append(server.__exit__)
+        self.use_port(server.port)
+        return sink
+
+    def use_port(self, port: int, more: str = "") -> None:
+        """Write the settings; the gateway is at this port."""
+        (self.root / "carillon.yaml").write_text(self.settings.format(port=port, more=more), encoding="utf-8")
+        self.workspace = load_workspace(self.root, ENVIRONMENT)
+
+    def drain(self) -> Drain:
+        """Return the worker's core, made anew after a failure of the making."""
+        if self._drain is None:
+            self._drain = Drain(self.workers, self.workspace, lease=LEASE)
+        return self._drain
+
+    def drive(self, seconds: float = 40.0, lanes_used: Sequence[str] = ("relay",), *, reopen: bool = True) -> None:
+        """Call the core again and again, as hints do, until every message is at an end.
+
+        `reopen` opens lanes that closed, as an operator may; otherwise their time is waited for.
+        """
+        ends = time.monotonic() + seconds
+        while self.pending():
+            if time.monotonic() > ends:
+                raise AssertionError(f"{self.pending()} messages are not at an end after {seconds:.0f} s")
+            for lane in lanes_used:
+                try:
+                    if reopen:
+                        self.open_lanes()
+                    self.drain().run(lane, budget=timedelta(seconds=20), stopping=lambda: False)
+                except (SQLAlchemyError, CarillonError) as error:
+                    self.failures.append(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+            time.sleep(0.05)
+
+    def run(self, lane: str = "relay") -> None:
+        """Call the core once."""
+        self.drain().run(lane, budget=timedelta(seconds=20), stopping=lambda: False)
+
+    def open_lanes(self) -> None:
+        with writing(self.engine) as connection:
+            for name in connection.execute(select(lanes.c.name)).scalars().all():
+                open_lane(connection, name)
+
+    def pending(self) -> int:
+        with reading(self.engine) as connection:
+            query = select(func.count()).select_from(messages).where(messages.c.state.in_(PENDING_STATES))
+            return int(connection.execute(query).scalar_one())
+
+    def accepted(self) -> list[Taken]:
+        return [taken for taken in read_truth(self.truth) if taken.kept]
+
+    def judge(self, facts: Facts) -> Judgement:
+        return judge(self.engine, read_truth(self.truth), facts, signer=self.workspace.signer())
+
+    def close(self) -> None:
+        if self._drain is not None:
+            self._drain.close()
+        for closer in reversed(self._closers):
+            closer()
+        self.workers.dispose()
+        self.engine.dispose()
+        self.log.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from ipaddress import ip_network
+from typing import ClassVar, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from kernel.fields import DurationText
 from kernel.limits import Priced
@@ -18,6 +19,20 @@ class HttpWay(Priced):
     concurrency: int = Field(default=32, ge=1, le=1000, description="Requests under way at once, in each process.")
     ca_file: str | None = Field(default=None, description="Certificates to trust beside the system's.")
     callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
+    callback_from: list[str] = Field(default=[], description="Networks callbacks may come from; none: any.")
+
+    callback_answer: ClassVar[str] = ""
+    """What the provider wants to hear from the door; anything else makes it repeat."""
+
+    @field_validator("callback_from")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{error}; write addresses or networks like 203.0.113.0/24") from None
+        return value
 
     @property
     def channel(self) -> Channel:
@@ -44,6 +59,8 @@ class VonageGateway(HttpWay):
     type: Literal["vonage"]
     api_key: str
     api_secret: SecretStr
+    signature_secret: SecretStr | None = Field(default=None, description="Verifies what Vonage calls back.")
+    signature_method: Literal["md5hash", "md5", "sha1", "sha256", "sha512"] = "sha256"
     sender: str
     validity: DurationText | None = Field(default=None, description="How long Vonage keeps trying.")
     url: str = "https://rest.nexmo.com/sms/json"
@@ -59,6 +76,7 @@ class AliyunGateway(HttpWay):
     template: str | None = Field(default=None, description="Template of SMS whose text names none.")
     region: str = "cn-hangzhou"
     url: str = "https://dysmsapi.aliyuncs.com/"
+    callback_answer: ClassVar[str] = '{"code":0,"msg":"OK"}'
 
 
 class TencentGateway(HttpWay):
@@ -72,3 +90,4 @@ class TencentGateway(HttpWay):
     template: str | None = Field(default=None, description="Template of SMS whose text names none.")
     region: str = "ap-guangzhou"
     url: str = "https://sms.tencentcloudapi.com/"
+    callback_answer: ClassVar[str] = '{"result":0,"errmsg":"OK"}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from datetime import datetime
+from ipaddress import ip_network
 from typing import Any
 
 from starlette.requests import Request
@@ -12,13 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 from kernel.ids import digest
 from kernel.webhooks import PostmarkWebhook
 from store.inbox import gateway_source, put
-from web.guards import same_secret
+from web.guards import is_within, same_secret
 from web.service import Service, service_of
 from web.writer import WriterBusy
 
 _HEADERS = (
     "content-type",
     "user-agent",
+    "x-twilio-signature",
     "x-twilio-email-event-webhook-signature",
     "x-twilio-email-event-webhook-timestamp",
 )
@@ -45,7 +47,7 @@ async def events(request: Request) -> Response:
 async def _keep(request: Request, kind: str) -> Response:
     service = service_of(request)
     name, secret = request.path_params["name"], request.path_params["secret"]
-    if not (_may_tell(service, request, name, secret) if kind == "events" else _known(service, name, secret)):
+    if not (_may_tell(service, request, name, secret) if kind == "events" else _known(service, request, name, secret)):
         return PlainTextResponse("not found\n", status_code=404)
     body, at = await request.body(), service.now()
     query = request.url.query
@@ -56,24 +58,30 @@ async def _keep(request: Request, kind: str) -> Response:
         "ip": service.address_of(request),
     }
     source = gateway_source(name)
-    key = digest(source, kind, query, body, *_said_when(kind, at))
+    # A forged signature must not keep out the same words with the true one.
+    signed = request.headers.get("x-twilio-signature", "")
+    key = digest(source, kind, query, body, *_said_when(kind, at), *([signed] if signed else []))
     try:
         await service.writer.write(
             lambda connection: put(connection, key=key, source=source, body=body, meta=meta, received_at=at)
         )
     except WriterBusy:
         return PlainTextResponse("try again\n", status_code=503, headers={"Retry-After": "10"})
-    return Response(status_code=200, media_type="text/plain")
+    answer = getattr(service.settings.gateways[name], "callback_answer", "")
+    return Response(answer, status_code=200, media_type="application/json" if answer else "text/plain")
 
 
 def _said_when(kind: str, at: datetime) -> tuple[str, ...]:
     return (str(int(at.timestamp() // _REPLAY_S)),) if kind == "inbound" else ()
 
 
-def _known(service: Service, name: str, secret: str) -> bool:
+def _known(service: Service, request: Request, name: str, secret: str) -> bool:
     gateway = service.settings.gateways.get(name)
     token = getattr(gateway, "callback_token", None)
-    return token is not None and same_secret(secret, token.get_secret_value())
+    if token is None or not same_secret(secret, token.get_secret_value()):
+        return False
+    allowed = getattr(gateway, "callback_from", [])
+    return not allowed or is_within(service.address_of(request), [ip_network(network) for network in allowed])
 
 
 def _may_tell(service: Service, request: Request, name: str, secret: str) -> bool:

@@ -56,7 +56,7 @@ def client_address(request: Request, trusted: Sequence[Network]) -> str:
     """Return the asker's network address: the last in X-Forwarded-For that no trusted proxy bears; "" if unknown."""
     address = request.client.host if request.client else ""
     hops = [hop.strip() for line in request.headers.getlist("x-forwarded-for") for hop in line.split(",")]
-    while hops and _within(address, trusted):
+    while hops and is_within(address, trusted):
         hop = hops.pop()
         if not _is_address(hop):
             break
@@ -68,7 +68,7 @@ def is_local(request: Request, trusted: Sequence[Network]) -> bool:
     """Tell whether the request was made on this machine and did not come through somebody's proxy."""
     forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
     peer = request.client.host if request.client else ""
-    if forwarded and not _within(peer, trusted):
+    if forwarded and not is_within(peer, trusted):
         return False
     address = client_address(request, trusted)
     return _is_address(address) and ipaddress.ip_address(address).is_loopback
@@ -93,7 +93,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _within(address: str, trusted: Sequence[Network]) -> bool:
+def is_within(address: str, trusted: Sequence[Network]) -> bool:
+    """Tell whether an address lies in one of the networks; what is no address lies in none."""
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in trusted)
 
 

@@ -13,11 +13,26 @@ MAX_ITEMS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """One callback as it came. `url` is the address the gateway was given, without its query."""
+
+    url: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SmsReceipt:
     """What a gateway says became of a message. `kind` is None where it only says that it has the message.
 
     `ref` is our reference (a signed token), `gateway_id` the gateway's own id; either may be "". Where the gateway may
     spell its id in several ways, `spellings` has them all, likeliest first, and `number` whom the message went to.
+    `opted_out`: it was not delivered because the person has told the gateway to stop.
     """
 
     ref: str
@@ -26,6 +41,7 @@ class SmsReceipt:
     detail: str
     spellings: tuple[str, ...] = ()
     number: str = ""
+    opted_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ def read_receipts(rules: HttpReceipt, query: str, content_type: str, body: bytes
     delivered = {word.lower() for word in rules.delivered}
     undelivered = {word.lower() for word in rules.undelivered}
     receipts = []
-    for item in _items(query, content_type, body):
+    for item in items_of(query, content_type, body):
         status = text_at(item, rules.status)
         kind = None
         if status.lower() in delivered:
@@ -45,11 +45,16 @@ def read_incoming(rules: HttpReceipt, query: str, content_type: str, body: bytes
     """
     return [
         IncomingSms(sender=text_at(item, rules.sender), text=text_at(item, rules.text))
-        for item in _items(query, content_type, body)
+        for item in items_of(query, content_type, body)
     ]
 
 
-def _items(query: str, content_type: str, body: bytes) -> list[Mapping[str, Any]]:
+def items_of(query: str, content_type: str, body: bytes) -> list[Mapping[str, Any]]:
+    """Return what a callback holds, whatever its form: one object, or a list of them, each with the query's fields.
+
+    Raises:
+        CallbackError: the body is neither a form nor JSON of that shape.
+    """
     given = fields_of(query)
     kind = content_type.partition(";")[0].strip().lower()
     if not body.strip():

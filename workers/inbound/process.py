@@ -23,7 +23,8 @@ from workers.inbound.bounces import parse
 from workers.inbound.mail import record_events, record_mail
 from workers.inbound.outcomes import Read, Waiting
 from workers.inbound.providers import understand_events
-from workers.inbound.sms import record_incoming, record_receipts, understand_incoming, understand_receipts
+from workers.inbound.sms import record_incoming, record_receipts
+from workers.inbound.sms_gateways import callback_of, understand_incoming, understand_receipts
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +65,9 @@ class _Reader:
                 now=self.now,
             )
         if row.meta.get("kind") == "inbound":
-            incoming = understand_incoming(gateway, row)
+            incoming = understand_incoming(gateway, callback_of(self.workspace, row))
             return lambda connection: record_incoming(connection, row, incoming)
-        receipts = understand_receipts(gateway, row)
+        receipts = understand_receipts(gateway, callback_of(self.workspace, row))
         return lambda connection: record_receipts(connection, row, receipts, signer=self.signer, now=self.now)
 
 

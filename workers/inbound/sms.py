@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kernel.gateways import Gateway, HttpGateway, KannelGateway, SmppGateway
 from kernel.ids import digest
 from kernel.signing import Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
@@ -30,47 +29,12 @@ from store.message_facts import (
     withdrawn_by,
 )
 from store.suppressions import lift
-from workers.inbound import http, kannel, smpp
-from workers.inbound.callbacks import CallbackError, IncomingSms, SmsReceipt
+from workers.inbound.callbacks import IncomingSms, SmsReceipt
 from workers.inbound.outcomes import Read, Waiting, wait_for_outcome
 from workers.inbound.replies import Reply, reading_of
 
 _LEDGER_PATIENCE = timedelta(minutes=5)
 _START_SOURCE = OWN_WORD_SOURCES[1]
-
-
-def understand_receipts(gateway: Gateway | None, row: InboxRow) -> list[SmsReceipt]:
-    """Return what a gateway's callback says of our messages.
-
-    Raises:
-        CallbackError: it cannot be read, or carillon.yaml has no such gateway any more.
-    """
-    match gateway:
-        case KannelGateway():
-            return kannel.read_receipts(_query(row))
-        case HttpGateway():
-            return http.read_receipts(gateway.receipt, _query(row), _content_type(row), row.body)
-        case SmppGateway():
-            return smpp.read_receipts(gateway, row.body)
-        case _:
-            raise CallbackError("carillon.yaml has no such SMS gateway")
-
-
-def understand_incoming(gateway: Gateway | None, row: InboxRow) -> list[IncomingSms]:
-    """Return the incoming SMS of a gateway's callback.
-
-    Raises:
-        CallbackError: it cannot be read, or carillon.yaml has no such gateway any more.
-    """
-    match gateway:
-        case KannelGateway():
-            return kannel.read_incoming(_query(row))
-        case HttpGateway():
-            return http.read_incoming(gateway.receipt, _query(row), _content_type(row), row.body)
-        case SmppGateway():
-            return smpp.read_incoming(row.body)
-        case _:
-            raise CallbackError("carillon.yaml has no such SMS gateway")
 
 
 def record_receipts(
@@ -99,6 +63,16 @@ def record_receipts(
                 kind=receipt.kind,
                 at=row.received_at,
                 detail=receipt.detail,
+            )
+        if receipt.opted_out:
+            withdraw_address(
+                connection,
+                channel=Channel.SMS,
+                address=message.address,
+                reason=SuppressionReason.STOP,
+                at=row.received_at,
+                source=STOP_SOURCE,
+                message_id=message.id,
             )
     unclear = [receipt for receipt, message in known if message is None]
     words = ", ".join(dict.fromkeys(receipt.detail or "no status" for receipt, _ in known))
@@ -212,12 +186,3 @@ def _message_spelt(connection: Connection, lane: str, receipt: SmsReceipt) -> Me
 
 def _is_fresh(row: InboxRow, now: datetime) -> bool:
     return now - row.received_at < _LEDGER_PATIENCE
-
-
-def _query(row: InboxRow) -> str:
-    return str(row.meta.get("query", ""))
-
-
-def _content_type(row: InboxRow) -> str:
-    headers = row.meta.get("headers")
-    return str(headers.get("content-type", "")) if isinstance(headers, dict) else ""

@@ -28,7 +28,7 @@ from workers.drain import Drain
 YAML = """\
 brand: {{name: "Acme & Söhne", postal_address: "1 Dock Road, Leeds LS1 1AA, UK"}}
 senders:
-  default: {{name: "Acme & Söhne", email: hello@acme.example, feedback_id: acme2026}}
+  default: {{name: "Acme & Söhne", email: hello@acme.example, feedback_id: acme2026{more}}}
 gateways:
   relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none}}
 web: {{public_url: "https://links.acme.example"}}
@@ -65,10 +65,10 @@ def saved(mails: list[Mail], folder: Path) -> dict[str, Mail]:
     return by_file
 
 
-def mails_of_odd_people(root: Path) -> list[Mail]:
-    """Send one campaign to people with odd names."""
+def mails_of_odd_people(root: Path, *, more: str = "") -> list[Mail]:
+    """Send one campaign to people with odd names; `more` are further keys of the sender, after a comma."""
     with SinkServer(Sink()) as server:
-        (root / "carillon.yaml").write_text(YAML.format(port=server.port), encoding="utf-8")
+        (root / "carillon.yaml").write_text(YAML.format(port=server.port, more=more), encoding="utf-8")
         with opened(load_workspace(root, SECRETS)) as (workspace, engine):
             seed_messages(engine, len(ODD_NAMES))
             with writing(engine) as connection:

@@ -22,6 +22,7 @@ from campaigns.checks import warnings
 from campaigns.due import Trigger, triggers
 from campaigns.estimating import Estimate, estimate
 from campaigns.loading import LoadedCampaign, load_campaigns
+from campaigns.preflight import Finding, preflight
 from campaigns.rehearsal import Rehearsed, rehearse
 from campaigns.rendering import Rendered, Renderer
 from campaigns.shadow_scores import scores_as_of
@@ -59,6 +60,7 @@ class Plan:
     segments: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     sample: Rendered | None = None
+    preflight: tuple[Finding, ...] = ()
 
 
 def plan(engine: Engine, workspace: Workspace, names: Sequence[str] | None, *, now: datetime) -> list[Plan]:
@@ -135,6 +137,7 @@ def _counted(
         segments=sizes,
         warnings=tuple(notes),
         sample=sample,
+        preflight=tuple(preflight(connection, workspace, pinned, now=head.fires_at)),
     )
 
 

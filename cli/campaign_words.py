@@ -6,6 +6,7 @@ from datetime import datetime
 
 from campaigns.applying import Applied, Change
 from campaigns.planning import Plan
+from campaigns.preflight import in_words
 from campaigns.rendering import Rendered
 from cli.shared import console
 from kernel.quantities import format_minor
@@ -37,11 +38,19 @@ def print_plan(plan: Plan) -> None:
             _line(f"  segment       {name}: {size:,}")
     for warning in plan.warnings:
         _line(f"  warning: {warning}", style="yellow")
+    _print_findings(plan)
     if plan.sample is not None:
         _line(f"  a sample, as {plan.sample.contact} would get it:")
         console.rule(style="dim")
         print_rendered(plan.sample)
         console.rule(style="dim")
+
+
+def _print_findings(plan: Plan) -> None:
+    for finding in plan.preflight:
+        people = f" [{in_words(finding.people)}]" if finding.people else ""
+        kind = "would not leave" if finding.fails else "worth mending"
+        _line(f"  step {finding.step}, {kind}: {finding.message}{people}", style="red" if finding.fails else "yellow")
 
 
 def print_applied(applied: Applied, now: datetime) -> None:

@@ -108,6 +108,7 @@ def _plan_json(one: Plan) -> dict[str, Any]:
         "sms_parts": one.estimate.sms_parts,
         "segments": one.segments,
         "warnings": one.warnings,
+        "preflight": [asdict(finding) for finding in one.preflight],
         "sample": None
         if sample is None
         else {"contact": sample.contact, "subject": sample.subject, "text": sample.text},

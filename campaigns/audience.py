@@ -38,8 +38,12 @@ from sqlalchemy import (
     update,
 )
 
+from campaigns.canary import canary_wait, waits_for_canary
+from campaigns.lots import lot
 from campaigns.placing import place
+from campaigns.routing import PURPOSE, lanes_of
 from campaigns.versions import PinnedCampaign
+from kernel.settings import Settings
 from kernel.vocabulary import Channel, ConsentStatus, SkipReason, Subject
 from segments.compiler import members
 from store.sql import in_slices
@@ -58,6 +62,8 @@ audience = Table(
     Column("zone", Text, nullable=False),
     Column("skip_reason", Text),
     Column("held_out", Boolean, nullable=False),
+    Column("lot", Integer, nullable=False),
+    Column("waits", Boolean, nullable=False),
     prefixes=["TEMPORARY"],
 )
 pieces = Table(
@@ -71,24 +77,30 @@ pieces = Table(
     Column("interval_ms", Float, nullable=False),
     Column("channel", Text, nullable=False),
     Column("lane", Text, nullable=False),
+    Column("lot_from", Integer, primary_key=True),
+    Column("lot_until", Integer, nullable=False),
+    Column("canary_ms", BigInteger, nullable=False),
     prefixes=["TEMPORARY"],
 )
 
 
 def expand(
-    connection: Connection, pinned: PinnedCampaign, *, scheduled_for: datetime, now: datetime, currency: str
+    connection: Connection, pinned: PinnedCampaign, settings: Settings, *, scheduled_for: datetime, now: datetime
 ) -> None:
     """Fill the temporary tables with a run's audience and its due times; the caller copies and then drops them.
 
-    Segments are evaluated as of `now` from the pinned definitions.
+    Segments are evaluated as of `now` from the pinned definitions; of the settings only currency and routes count.
     """
+    currency = settings.currency
     drop(connection)
     _temporary.create_all(connection, checkfirst=False)
-    connection.execute(audience.insert().from_select(_COLUMNS, _chosen(pinned, as_of=now, currency=currency)))
+    chosen = _chosen(pinned, scheduled_for, as_of=now, currency=currency)
+    connection.execute(audience.insert().from_select(_COLUMNS, chosen))
     _hold_out(connection, pinned)
     counts = {row.zone: row.planned for row in connection.execute(_zones())}
     found = place(pinned.spec, counts, scheduled_for=scheduled_for, now=now)
     steps = pinned.spec.steps
+    canary_ms = round(canary_wait(pinned.spec).total_seconds() * 1000)
     rows = [
         {
             "zone": piece.zone,
@@ -98,9 +110,13 @@ def expand(
             "start_ms": piece.start_ms,
             "interval_ms": piece.interval_ms,
             "channel": steps[piece.step - 1].channel,
-            "lane": steps[piece.step - 1].gateway or "",
+            "lane": lane,
+            "lot_from": lot_from,
+            "lot_until": lot_until,
+            "canary_ms": canary_ms,
         }
         for piece in found
+        for lane, lot_from, lot_until in lanes_of(steps[piece.step - 1].gateway or "", settings.routes)
     ]
     if rows:
         connection.execute(pieces.insert(), rows)
@@ -116,15 +132,19 @@ def places() -> Select[Any]:
     """Return every place of the run: contact × step, with channel, lane, skip_reason, held_out and due_ms."""
     sends = and_(audience.c.skip_reason.is_(None), ~audience.c.held_out)
     number = func.row_number().over(
-        partition_by=(audience.c.zone, case((sends, 1), else_=0)), order_by=audience.c.contact_id
+        partition_by=(audience.c.zone, case((sends, 1), else_=0)),
+        # A canary goes ahead of the rest, also where a rate spreads them all.
+        order_by=(audience.c.waits, audience.c.contact_id),
     )
     numbered = select(audience, case((sends, number - 1), else_=0).label("number")).subquery("numbered")
     due = pieces.c.start_ms + func.round((numbered.c.number - pieces.c.first) * pieces.c.interval_ms)
+    due = due + case((numbered.c.waits, pieces.c.canary_ms), else_=0)
     return select(
         numbered.c.contact_id,
         numbered.c.account_id,
         numbered.c.skip_reason,
         numbered.c.held_out,
+        numbered.c.waits,
         numbered.c.zone,
         pieces.c.step,
         pieces.c.channel,
@@ -136,14 +156,16 @@ def places() -> Select[Any]:
             pieces.c.zone == numbered.c.zone,
             numbered.c.number >= pieces.c.first,
             numbered.c.number < pieces.c.until,
+            numbered.c.lot >= pieces.c.lot_from,
+            numbered.c.lot < pieces.c.lot_until,
         ),
     )
 
 
-_COLUMNS = ["contact_id", "account_id", "segment", "rfm_segment", "zone", "skip_reason", "held_out"]
+_COLUMNS = ["contact_id", "account_id", "segment", "rfm_segment", "zone", "skip_reason", "held_out", "lot", "waits"]
 
 
-def _chosen(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> Select[Any]:
+def _chosen(pinned: PinnedCampaign, scheduled_for: datetime, *, as_of: datetime, currency: str) -> Select[Any]:
     """Return the rows of the audience table; nobody is held out yet."""
     spec = pinned.spec.audience
     base = _candidates(pinned, as_of=as_of, currency=currency)
@@ -168,6 +190,8 @@ def _chosen(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> Select
         ranked.c.zone,
         case(*whens, else_=null()).label("skip_reason"),
         false().label("held_out"),
+        lot(ranked.c.contact_id, PURPOSE).label("lot"),
+        waits_for_canary(pinned, ranked.c.contact_id, scheduled_for).label("waits"),
     )
 
 

@@ -167,7 +167,7 @@ class Check:
 
     def _gateway(self, index: int, channel: Channel) -> Iterator[Problem]:
         settings = self.workspace.settings
-        fitting = settings.gateways_for(channel)
+        fitting = {**settings.gateways_for(channel), **settings.routes_for(channel)}
         name = self._get("steps", index, "gateway")
         if not fitting:
             kinds = "type smtp" if channel is Channel.EMAIL else "type http, kannel or smpp"
@@ -175,7 +175,8 @@ class Check:
                 ("steps", index), f"the workspace has no {channel} gateway", f"add one of {kinds} to carillon.yaml"
             )
         elif isinstance(name, str) and name not in fitting:
-            other = f"is for {settings.gateways[name].channel}" if name in settings.gateways else "is unknown"
+            first = next(iter(settings.routes[name].gateways)) if name in settings.routes else name
+            other = f"is for {settings.gateways[first].channel}" if first in settings.gateways else "is unknown"
             yield self.document.problem(
                 ("steps", index, "gateway"), f"gateway {name!r} {other}", did_you_mean(name, fitting)
             )

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, Connection, Engine, Select, exists, func, select, update
 
 from campaigns.due import triggers
+from campaigns.guardrails import GUARDRAIL
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.documents import did_you_mean
 from kernel.errors import CarillonError
@@ -131,9 +132,18 @@ def pause(engine: Engine, name: str, *, now: datetime, reason: str = "") -> Camp
 def resume(engine: Engine, name: str, *, now: datetime) -> CampaignRow:
     """Take a paused or cancelled campaign up again. What a cancellation skipped stays skipped.
 
+    One that a guardrail paused is counted from now on.
+
     Raises:
         CarillonError: it was never applied.
     """
+    with writing(engine) as connection:
+        # A breach that somebody has looked at does not pause it again: what was sent before counts no more.
+        connection.execute(
+            update(campaigns)
+            .where(campaigns.c.name == name, campaigns.c.state_reason.startswith(GUARDRAIL, autoescape=True))
+            .values(watched_from=now)
+        )
     return _change(engine, name, CampaignState.ACTIVE, frm=list(CampaignState), now=now, reason="")
 
 

@@ -10,7 +10,7 @@ from campaigns.rendering import Renderer
 from campaigns.versions import PinnedCampaign
 from kernel.errors import CarillonError
 from kernel.quantities import to_minor
-from kernel.settings import Workspace
+from kernel.settings import Settings, Workspace
 from kernel.vocabulary import Channel
 
 
@@ -30,12 +30,17 @@ def estimate(workspace: Workspace, pinned: PinnedCampaign, rehearsed: Rehearsed,
     total = Decimal(words.fixed)
     total += Decimal(words.per_email) * rehearsed.messages[Channel.EMAIL] + Decimal(words.per_sms) * texts
     for lane, count in rehearsed.lanes.items():
-        price = getattr(workspace.settings.gateways.get(lane), "price", None)
-        if price:
-            total += Decimal(price) * count * parts_each
+        total += _price(workspace.settings, lane) * count * parts_each
     currency = workspace.settings.currency
     parts = (parts_each * texts).to_integral_value(ROUND_CEILING)
     return Estimate(cost={currency: to_minor(total, currency)}, sms_parts=int(parts))
+
+
+def _price(settings: Settings, lane: str) -> Decimal:
+    """Return the price of a part by a gateway, or by a route: the mean, by its weights."""
+    weights = settings.routes[lane].gateways if lane in settings.routes else {lane: 1}
+    prices = {name: Decimal(getattr(settings.gateways.get(name), "price", None) or 0) for name in weights}
+    return sum((prices[name] * weight for name, weight in weights.items()), Decimal(0)) / sum(weights.values())
 
 
 def _parts_each(rehearsed: Rehearsed, renderer: Renderer) -> Decimal:

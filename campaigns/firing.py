@@ -14,13 +14,15 @@ from sqlalchemy import BigInteger, Connection, Engine, and_, case, insert, liter
 from sqlalchemy.exc import SQLAlchemyError
 
 from campaigns import audience
+from campaigns.canary import canary_wait
 from campaigns.due import Slots, Trigger, triggers
+from campaigns.guardrails import NOT_YET
 from campaigns.shadow_scores import SCORES_MAX_AGE
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.clock import to_ms
 from kernel.errors import CarillonError
 from kernel.faultpoints import FaultPoint, faultpoint
-from kernel.settings import Workspace
+from kernel.settings import Settings, Workspace
 from kernel.vocabulary import CampaignState, MessageState, RunState
 from segments.definitions import needs
 from segments.scoring import ensure_scores
@@ -107,27 +109,30 @@ def _fire(engine: Engine, workspace: Workspace, trigger: Trigger, slots: Slots, 
             if slot in slots.miss:
                 run = _open_run(connection, pinned, slot, RunState.MISSED, now)
             else:
-                run = _fire_slot(connection, pinned, slot, settings.currency, now)
+                run = _fire_slot(connection, pinned, slot, settings, now)
         faultpoint(FaultPoint.AFTER_RUN_COMMIT)
         fired.extend([run] if run else [])
     return fired
 
 
 def _fire_slot(
-    connection: Connection, pinned: PinnedCampaign, slot: datetime, currency: str, now: datetime
+    connection: Connection, pinned: PinnedCampaign, slot: datetime, settings: Settings, now: datetime
 ) -> Fired | None:
     faultpoint(FaultPoint.BEFORE_RUN_INSERT)
     run = _open_run(connection, pinned, slot, RunState.OPEN, now)
     if run is None:
         return None
     faultpoint(FaultPoint.AFTER_RUN_INSERT)
-    audience.expand(connection, pinned, scheduled_for=slot, now=now, currency=currency)
+    audience.expand(connection, pinned, settings, scheduled_for=slot, now=now)
     people = connection.execute(_enroll(run.run_id), execution_options=_COUNTED).rowcount
     faultpoint(FaultPoint.AFTER_ENROLLING)
     places = connection.execute(_write_places(run.run_id, now), execution_options=_COUNTED).rowcount
     connection.execute(_record_holdouts(connection, pinned.campaign_id))
     audience.drop(connection)
     state = RunState.OPEN
+    if people and pinned.spec.canary:
+        wait_ms = round(canary_wait(pinned.spec).total_seconds() * 1000)
+        connection.execute(update(runs).where(runs.c.id == run.run_id).values(canary_wait_ms=wait_ms))
     if not people:
         state = RunState.DONE
         connection.execute(update(runs).where(runs.c.id == run.run_id).values(state=state, finished_at=now))
@@ -201,7 +206,10 @@ def _write_places(run_id: int, now: datetime) -> Any:
             state,
             place.c.skip_reason,
             place.c.due_ms,
-            place.c.due_ms,
+            case(
+                (and_(place.c.waits, state == MessageState.PLANNED.value), literal(to_ms(NOT_YET), BigInteger)),
+                else_=place.c.due_ms,
+            ),
             case((state == MessageState.PLANNED.value, null()), else_=literal(to_ms(now), BigInteger)),
         )
         .join(enrollments, and_(enrollments.c.run_id == run_id, enrollments.c.contact_id == place.c.contact_id))

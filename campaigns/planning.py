@@ -160,7 +160,7 @@ def expanded(
 ) -> Iterator[None]:
     """Fill the temporary tables with what a run would expand to, for as long as the block lasts."""
     with scores_as_of(connection, workspace.settings, pinned.segments, at=at, root=workspace.root):
-        audience.expand(connection, pinned, scheduled_for=run_at, now=at, currency=workspace.settings.currency)
+        audience.expand(connection, pinned, workspace.settings, scheduled_for=run_at, now=at)
         yield
         audience.drop(connection)
 

@@ -51,6 +51,12 @@ def _check_share(value: str) -> str:
     return value
 
 
+def _check_part(value: str) -> str:
+    if not 0 < parse_share(value) < 1:
+        raise ValueError(f"{value!r} is not a share above 0% and below 100%")
+    return value
+
+
 def _check_address(value: str) -> str:
     try:
         validate_email(value, check_deliverability=False)
@@ -162,7 +168,7 @@ class Step(Described):
     sms: Name | None = Field(default=None, description="An SMS by the template file of this name.")
     sender: Name | None = Field(default=None, description="Who an e-mail is from; default: the first sender.")
     gateway: Name | None = Field(
-        default=None, description="Where it leaves; default: the first gateway of its channel."
+        default=None, description="Where it leaves: a gateway, or a route; default: the first gateway of its channel."
     )
     wait: DurationText = Field(
         default="0s", description="Time after the previous step's due time (the first: after the run's)."
@@ -265,6 +271,28 @@ class CampaignBudget(Described):
     )
 
 
+class Canary(Described):
+    """A first share that goes ahead; the rest waits until the guardrails have been looked at."""
+
+    share: Annotated[str, AfterValidator(_check_part)] = Field(description='Which share of each run, as "5%".')
+    wait: DurationText = Field(default="1h", description="How long the rest waits after the last of the first share.")
+
+
+class Guardrails(Described):
+    """Shares over which the campaign is paused; counted for each run."""
+
+    bounces: Annotated[str, AfterValidator(_check_part)] | None = Field(
+        default=None, description='Bounced, or refused at once, as "5%".'
+    )
+    complaints: Annotated[str, AfterValidator(_check_part)] | None = Field(
+        default=None, description='Called spam by their recipients, as "0.1%".'
+    )
+    unsubscribes: Annotated[str, AfterValidator(_check_part)] | None = Field(
+        default=None, description='Unsubscribed by a link of the run, as "2%".'
+    )
+    after: int = Field(default=200, ge=1, description="Nothing is judged before so many messages have been sent.")
+
+
 class CampaignSpec(Described):
     """A campaign file of Carillon: one audience, one schedule, one or more steps."""
 
@@ -277,6 +305,8 @@ class CampaignSpec(Described):
     utm: Utm = Field(default=Utm(), description="Parameters added to links.")
     rate: RateText | None = Field(default=None, description='At most so many messages, spread evenly, as "600/hour".')
     budget: CampaignBudget | None = Field(default=None, description="The most its SMS may cost.")
+    canary: Canary | None = Field(default=None, description="A first share that goes ahead of the rest.")
+    guardrails: Guardrails | None = Field(default=None, description="Shares over which the campaign is paused.")
     limits: Limits | None = Field(default=None, description="Limits that differ from the workspace's, key by key.")
     report: Report | None = Field(default=None, description="The conversion report by e-mail.")
 

@@ -105,6 +105,7 @@ def _print_status(found: Status) -> None:
         f"campaigns: {campaigns}; runs open: {found.runs_open:,}; inbox waiting: {found.inbox_waiting:,}",
         *(f"{lane.name}: {lane.waits_for}, until {lane.waits_until} UTC" for lane in found.lanes if lane.waits_for),
         *(f"STUCK {words}" for words in found.stuck),
+        *(f"PAUSED {words}" for words in found.paused),
         "the books balance" if found.balanced else f"THE BOOKS DO NOT BALANCE: {asdict(found.books)}",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

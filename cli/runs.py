@@ -53,8 +53,12 @@ def list_campaigns(root: WorkspaceOption = Path(), as_json: JsonOption = False) 
         "runs": "right",
         "last run": "left",
         "next run": "left",
+        "why": "left",
     }
-    cells = [[row.name, row.state, row.version, row.runs, _at(row.last_run_at), _at(row.next_run_at)] for row in rows]
+    cells = [
+        [row.name, row.state, row.version, row.runs, _at(row.last_run_at), _at(row.next_run_at), row.state_reason]
+        for row in rows
+    ]
     print_table("Applied campaigns (times in UTC)", columns, cells)
 
 

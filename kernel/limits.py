@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kernel.fields import DateText, Money, RateText, Strict
+from kernel.fields import DateText, DurationText, Money, Name, RateText, Strict
 from kernel.quantities import parse_rate
 
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
@@ -71,3 +71,16 @@ class Priced(Limited):
 
     price: Money | None = Field(default=None, description='Price of one part, as "0.075".')
     budget: Budget | None = None
+
+
+class Route(Strict):
+    """Several gateways of one channel that stand in for each other."""
+
+    gateways: dict[Name, int] = Field(min_length=1, description="Weight of each; 0: only where the others are closed.")
+    failover: DurationText = Field(default="2min", description="A gateway closed for longer hands over to the others.")
+
+    @model_validator(mode="after")
+    def _weighs(self) -> Route:
+        if any(weight < 0 for weight in self.gateways.values()) or not sum(self.gateways.values()):
+            raise ValueError("weights are whole numbers of 0 or more, and one at least is more")
+        return self

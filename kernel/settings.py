@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from kernel.documents import Document, read_document
+from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import ConfigError
 from kernel.fields import DurationText, Name, Strict, WindowSpec, ZoneName
 from kernel.gateways import Gateway
-from kernel.limits import Budget
+from kernel.limits import Budget, Route
 from kernel.regions import Region
 from kernel.signing import Signer
 from kernel.vocabulary import Channel
@@ -259,6 +259,7 @@ class Settings(Strict):
     language: str = "en"
     senders: dict[Name, Sender] = Field(min_length=1)
     gateways: dict[Name, Gateway] = Field(default={})
+    routes: dict[Name, Route] = Field(default={}, description="Gateways that stand in for each other, by a name.")
     budget: Budget | None = Field(default=None, description="What all SMS together may cost.")
     limits: Limits = Limits()
     rfm: RfmSettings = RfmSettings()
@@ -273,9 +274,32 @@ class Settings(Strict):
     label: str = Field(default="", description="Shown on top of every report, as 'Simulated customers'.")
     report_gateway: Name | None = Field(default=None, description="E-mail gateway for reports; default: the first.")
 
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Settings:
+        for name, route in self.routes.items():
+            if name in self.gateways:
+                raise ValueError(f"{name!r} is the name of a gateway and of a route; rename one")
+            unknown = [one for one in route.gateways if one not in self.gateways]
+            if unknown:
+                hint = did_you_mean(unknown[0], self.gateways)
+                raise ValueError(
+                    f"route {name!r} leads to {unknown[0]!r}, which is no gateway" + f" ({hint})" * bool(hint)
+                )
+            if len({self.gateways[one].channel for one in route.gateways}) > 1:
+                raise ValueError(f"route {name!r} has gateways for e-mail and for SMS; one of a kind cannot stand in")
+        return self
+
     def gateways_for(self, channel: Channel) -> dict[str, Any]:
         """Return the gateways of a channel by name, in the order of the file."""
         return {name: gateway for name, gateway in self.gateways.items() if gateway.channel is channel}
+
+    def routes_for(self, channel: Channel) -> dict[str, Route]:
+        """Return the routes of a channel by name."""
+        return {
+            name: route
+            for name, route in self.routes.items()
+            if self.gateways[next(iter(route.gateways))].channel is channel
+        }
 
 
 @dataclass(frozen=True, slots=True)

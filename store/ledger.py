@@ -117,9 +117,11 @@ def claim(
         .values(lane=lane, host=host, boot=boot, recorder=recorder, claimed_at=now_ms, lease_until=lease_ms)
         .returning(claims.c.id)
     ).scalar_one()
+    # A common table expression: PostgreSQL may run a limited subquery of an UPDATE more than once, and take too many.
+    due = _due(lane, now_ms, gap.room).cte("due")
     taken = connection.execute(
         update(messages)
-        .where(messages.c.id.in_(_due(lane, now_ms, gap.room)))
+        .where(messages.c.id.in_(select(due.c.id)))
         .values(state=MessageState.CLAIMED, claim_id=token)
         .returning(*_CLAIMED, type_coerce(messages.c.due_at, BigInteger))
     ).all()

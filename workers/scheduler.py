@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -17,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from campaigns.control import close_finished_runs
 from campaigns.firing import fire_due
+from campaigns.guardrails import watch
+from campaigns.routing import fail_over
 from kernel.clock import Clock, system_clock
 from kernel.errors import CarillonError
 from kernel.fields import duration
@@ -39,6 +42,7 @@ class Ticker:
         self._engine = engine
         self._workspace = workspace
         self._clock = clock
+        self._watch_again = 0.0
         self._dispatcher = Dispatcher(configure(workspace), engine, workspace)
 
     def fire(self) -> None:
@@ -64,6 +68,16 @@ class Ticker:
         resend_by_policy(self._engine, now=self._clock())
         close_finished_runs(self._engine, now=self._clock())
 
+    def guard(self) -> None:
+        """Move what waits for closed gateways, pause campaigns that break a guardrail, let runs follow their canary."""
+        fail_over(self._engine, self._workspace.settings, now=self._clock())
+        if time.monotonic() < self._watch_again:
+            return
+        began = time.monotonic()
+        watch(self._engine, now=self._clock())
+        # Counting a run of a million takes a while; it gets a tenth of the time at most.
+        self._watch_again = time.monotonic() + 10 * (time.monotonic() - began)
+
     def house(self) -> None:
         """Collect mail that lies in folders, plan reports, wake the workers for what came in."""
         collect_maildirs(self._engine, self._workspace, now=self._clock())
@@ -84,6 +98,7 @@ class Ticker:
             "fire": (self.fire, 1.0),
             "dispatch": (self.dispatch, 0.5),
             "sweep": (self.sweep, 3.0),
+            "guard": (self.guard, 2.0),
             "house": (self.house, 2.0),
             "credit": (self.credit, 60.0),
             "segments": (self.segment, 60.0),

@@ -34,7 +34,10 @@ class Lane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What `carillon status` shows. `oldest_due_at` is None where nothing is due; `stuck` tells what cannot fire."""
+    """What `carillon status` shows. `oldest_due_at` is None where nothing is due.
+
+    `stuck` tells which campaigns cannot fire, `paused` which are paused, both with the reason.
+    """
 
     messages: dict[str, int]
     due_now: int
@@ -45,6 +48,7 @@ class Status:
     inbox_waiting: int
     books: Books
     stuck: tuple[str, ...]
+    paused: tuple[str, ...]
 
     @property
     def balanced(self) -> bool:
@@ -65,6 +69,7 @@ def status(connection: Connection, *, now: datetime) -> Status:
         inbox_waiting=_counts(connection, inbox).get("new", 0),
         books=books(connection),
         stuck=stuck_campaigns(connection),
+        paused=_paused(connection),
     )
 
 
@@ -76,6 +81,16 @@ def stuck_campaigns(connection: Connection) -> tuple[str, ...]:
         .order_by(campaigns.c.name)
     )
     return tuple(f"{row.name}: {row.state_reason}" for row in rows)
+
+
+def _paused(connection: Connection) -> tuple[str, ...]:
+    """Return paused campaigns, as "name: reason"; a guardrail or a budget may have done it."""
+    rows = connection.execute(
+        select(campaigns.c.name, campaigns.c.state_reason)
+        .where(campaigns.c.state == CampaignState.PAUSED)
+        .order_by(campaigns.c.name)
+    )
+    return tuple(f"{row.name}: {row.state_reason or 'by command'}" for row in rows)
 
 
 def _counts(connection: Connection, table: Table) -> dict[str, int]:

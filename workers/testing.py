@@ -55,6 +55,8 @@ def send_test(
     context, name = _context(engine, workspace, contact, now)
     language = context["contact"].get("language") or workspace.settings.language
     lane = pinned.spec.steps[step - 1].gateway or first_gateway(workspace, pinned.spec.steps[step - 1].channel)
+    if lane in workspace.settings.routes:
+        lane = next(iter(workspace.settings.routes[lane].gateways))
     prepared = prepare_step(workspace, pinned, step, language, workspace.signer(), name)
     if isinstance(prepared, MailStep):
         content: Any = prepared.compose(message_id=0, address=address, context=context, date=now, links=PreviewLinks())

@@ -191,7 +191,7 @@ def test_an_idle_workspace_has_an_empty_status(shop: Path) -> None:
     told = json.loads(result.stdout)
     assert list(told) == [
         "messages", "due_now", "oldest_due_at", "lanes", "runs_open", "campaigns", "inbox_waiting", "books", "stuck",
-        "balanced",
+        "paused", "balanced",
     ]  # fmt: skip
     assert (told["due_now"], told["oldest_due_at"], told["balanced"]) == (0, None, True)
     assert set(told["messages"]) == {state.value for state in MessageState}

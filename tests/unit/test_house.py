@@ -161,6 +161,7 @@ HEADINGS = {
     "Warmup": "warmup",
     "DomainLimits": "domains",
     "Budget": "budget",
+    "Route": "routes",
     "WindowSpec": "window",
     "FrequencyCap": "caps",
     "RfmSettings": "rfm",

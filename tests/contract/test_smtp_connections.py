@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -257,3 +258,43 @@ def test_a_forked_child_has_an_engine_of_its_own() -> None:
             os._exit(0 if flight.endings == {1: "accepted"} else 1)
         assert os.waitpid(child, 0)[1] == 0
     assert sorted(accepted_by(sink)) == ["<m0@x>", "<m1@x>"]
+
+
+# --- everything at once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_through_a_storm_everybody_is_sent_to_once_or_known_to_be_in_doubt(seed: int) -> None:
+    """A third is greylisted, one in twenty connections breaks at a stage of its own, and four at once are too many."""
+    chance = Random(seed)
+    parcels = {index: parcel(index) for index in range(600)}
+    for index in parcels:
+        draw = chance.random()
+        if draw < 0.3:
+            parcels[index] = parcel(index, stage=chance.choice(["rcpt", "data", "dot"]), action="450")
+        elif draw < 0.35:
+            stage = chance.choice(["mail", "rcpt", "data", "body", "dot", "kept"])
+            actions = ["rst", "close", "garbage"] if stage == "kept" else ["rst", "close", "garbage", "421"]
+            parcels[index] = parcel(index, stage=stage, action=chance.choice(actions))
+    sink, settled, rounds = Sink(most_connections=3, ponders_s=0.0005), dict[int, str](), 0
+    with channel_to(sink, messages_per_connection=20) as channel:
+        while parcels:
+            rounds += 1
+            assert rounds < 200, f"{len(parcels)} are never sent"
+            flight = RememberingFlight()
+            with suppress(GatewayDown):
+                channel.deliver(list(parcels.values()), flight, lambda: True)
+            for index, ending in flight.endings.items():
+                if ending == "deferred":
+                    parcels[index] = parcel(index)  # The second time it is well.
+                else:
+                    settled[index] = ending
+                    del parcels[index]
+    kept = {int(message_id.strip("<m>").partition("@")[0]) for message_id in accepted_by(sink)}
+    assert len(kept) == len(sink.accepted)
+    assert settled.keys() == set(range(600))
+    assert set(settled.values()) == {"accepted", "unknown"}
+    accepted = {index for index, ending in settled.items() if ending == "accepted"}
+    assert accepted <= kept
+    assert len(settled) - len(accepted) < 30
+    assert sink.violations == []

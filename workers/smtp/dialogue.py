@@ -48,6 +48,7 @@ class Awaits(IntEnum):
     """The answer to a dot sent alone, because the server said 354 without a recipient (RFC 2920 section 3.1)."""
 
 
+_MAIL, _RCPT, _DATA = Awaits.MAIL, Awaits.RCPT, Awaits.DATA
 _STAGES = {
     Awaits.MAIL: Stage.MAIL,
     Awaits.RCPT: Stage.RCPT,
@@ -162,9 +163,15 @@ class Dialogue:
         ahead = len(replies)
         for code, text in replies:
             ahead -= 1
-            self._reply(code, text, ahead > 0 or reader.pending)
-            if self._over:
-                return
+            # The answers to a pipelined envelope that go well cost a comparison; `_reply` knows all the others.
+            if code == 250 and self._awaits is _MAIL and self._pipelined:
+                self._awaits = _RCPT
+            elif code == 250 and self._awaits is _RCPT and self._pipelined and not self._bdat:
+                self._awaits = _DATA
+            else:
+                self._reply(code, text, ahead > 0 or reader.pending)
+                if self._over:
+                    return
         if reader.broken:
             self.fail(f"unintelligible answer: {reader.broken}")
 

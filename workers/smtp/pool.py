@@ -228,16 +228,17 @@ class Pool:
             self._timer = self._loop.call_later(TICK_S, self._tick)
 
     def _open_more(self) -> None:
-        if not self._waiting or self._shut or not self._sizing.open(self._loop.time()):
+        if not self._waiting or self._shut:
             return
-        late = self._loop.time() - SLOW_S
-        working = self._working()
-        prompt = sum(connection.since > late or connection in self._idle for connection in working)
+        now, working, opening = self._loop.time(), self._working(), len(self._openings)
+        prompt = sum(now - connection.since < SLOW_S or connection in self._idle for connection in working)
         worth = -(-len(self._waiting) // LETTERS_PER_CONNECTION)
         room = min(
             worth - prompt, self._sizing.target - len(working), 2 * self._relay.connections - len(self._connections)
-        ) - len(self._openings)
-        for _ in range(room):
+        )
+        if not self._sizing.open(now):
+            room = min(room, 1 - len(working))  # The relay wants a pause; one connection it will bear.
+        for _ in range(room - opening):
             task = self._loop.create_task(self._open())
             self._openings.add(task)
             task.add_done_callback(self._openings.discard)

@@ -15,6 +15,8 @@ Reply = tuple[int, bytes]
 """The code and the words after it; the lines of a multiline reply are joined by a line feed."""
 
 _CODES = {b"%d" % code: code for code in range(200, 600)}
+_LAST_LINES = {b"%d " % code: code for code in range(200, 600)}
+"""How the line begins that is a whole reply by itself, as nearly all are."""
 
 
 class ReplyReader:
@@ -48,23 +50,23 @@ class ReplyReader:
         self._rest = lines.pop()
         replies: list[Reply] = []
         for line in lines:
-            code = _CODES.get(line[:3])
-            if code is None or len(line) > MAX_LINE:
-                self.broken = _complaint(line)
-                return replies
-            text = line[4:-1] if line.endswith(b"\r") else line[4:]
-            mark = line[3:4]
-            if mark == b" " and self._lines is None:
-                replies.append((code, text))
-            elif mark in (b" ", b"-", b"\r", b""):
-                self._multiline(replies, code, text, last=mark != b"-")
-            else:
-                self.broken = _complaint(line)
+            code = _LAST_LINES.get(line[:4])
+            if code is not None and self._lines is None and len(line) <= MAX_LINE and line.endswith(b"\r"):
+                replies.append((code, line[4:-1]))
+                continue
+            self._line(replies, line)
             if self.broken:
                 return replies
         if len(self._rest) > MAX_LINE:
             self.broken = f"a line of more than {MAX_LINE} octets"
         return replies
+
+    def _line(self, replies: list[Reply], line: bytes) -> None:
+        code = _CODES.get(line[:3])
+        if code is None or len(line) > MAX_LINE or line[3:4] not in (b" ", b"-", b"\r", b""):
+            self.broken = _complaint(line)
+        else:
+            self._multiline(replies, code, line[4:].removesuffix(b"\r"), last=line[3:4] != b"-")
 
     def _multiline(self, replies: list[Reply], code: int, text: bytes, *, last: bool) -> None:
         if self._lines is None:

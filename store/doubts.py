@@ -6,7 +6,7 @@ stays so until evidence settles it (what came back, a gateway's log, a person's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -69,6 +69,28 @@ def ripe_for_resending(connection: Connection, *, before: datetime) -> list[Doub
     )
     found = [Doubt(**row._mapping) for row in connection.execute(query)]
     return [doubt for doubt in found if doubt.since <= before]
+
+
+def doubts_by(connection: Connection, gateways: Sequence[str], *, since: datetime) -> list[Doubt]:
+    """Return what came into doubt on its way by these gateways since an instant, the oldest first.
+
+    Asked every few seconds, so it walks through the index of doubtful attempts and not through the ledger.
+    """
+    recent = select(message_attempts.c.message_id).where(
+        message_attempts.c.ending == literal(Ending.IN_DOUBT.value, literal_execute=True),
+        message_attempts.c.at >= since,
+    )
+    query = _in_doubt().where(messages.c.id.in_(recent), messages.c.lane.in_(gateways))
+    return [Doubt(**row._mapping) for row in connection.execute(query.order_by("since", messages.c.id))]
+
+
+def note_gateway_id(connection: Connection, message_id: int, gateway_id: str) -> None:
+    """Keep the gateway's id of a message that had none."""
+    connection.execute(
+        update(messages)
+        .where(messages.c.id == message_id, messages.c.gateway_id.is_(None))
+        .values(gateway_id=gateway_id)
+    )
 
 
 def _in_doubt() -> Select[Any]:

@@ -26,6 +26,7 @@ from kernel.fields import duration
 from kernel.settings import Workspace
 from reports.schedule import plan_reports
 from workers.app import configure, ready_file
+from workers.asking import Asker
 from workers.dispatcher import Dispatcher
 from workers.inbound.maildir import collect_maildirs
 from workers.preparing import prices_micro
@@ -44,6 +45,7 @@ class Ticker:
         self._clock = clock
         self._watch_again = 0.0
         self._dispatcher = Dispatcher(configure(workspace), engine, workspace)
+        self._asker = Asker(engine, workspace)
 
     def fire(self) -> None:
         """Fire the runs whose time has come, and wake the workers at once."""
@@ -84,6 +86,10 @@ class Ticker:
         plan_reports(self._engine, now=self._clock())
         self._dispatcher.wake_house()
 
+    def ask(self) -> None:
+        """Ask SMS providers what became of messages in doubt."""
+        self._asker.ask(now=self._clock())
+
     def credit(self) -> None:
         """Have conversions credited."""
         self._dispatcher.hint("carillon.attribute", [], queue="house")
@@ -100,6 +106,7 @@ class Ticker:
             "sweep": (self.sweep, 3.0),
             "guard": (self.guard, 2.0),
             "house": (self.house, 2.0),
+            "ask": (self.ask, 30.0),
             "credit": (self.credit, 60.0),
             "segments": (self.segment, 60.0),
         }

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 ACCOUNT = "AC" + "0" * 32
 SECRET = "not-a-secret"
@@ -126,6 +127,41 @@ def twilio(seen: Seen) -> Reply:
     return Reply(status, {"code": int(word), "message": f"error {word}", "status": status}, {"Retry-After": "9"})
 
 
+class TwilioAccount:
+    """Keeps the messages it took over, and lists them by number, two a page."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+
+    def __call__(self, seen: Seen) -> Reply:
+        if seen.method == "GET":
+            return self.page(seen)
+        word = seen.form["Body"]
+        if word == "drop after":
+            self.take(seen.form["To"], word)
+            return DROP
+        reply = twilio(seen)
+        if reply.status == 201:
+            sid = self.take(seen.form["To"], word)
+            return Reply(201, {**reply.data, "sid": sid})
+        return reply
+
+    def take(self, number: str, body: str) -> str:
+        sid = f"SM{len(self.messages):032x}"
+        created = format_datetime(datetime.now(UTC))
+        message = {"sid": sid, "to": number, "body": body, "status": "sent", "direction": "outbound-api"}
+        # As the real one: what still waits in the queue has no date_sent.
+        self.messages.append({**message, "date_created": created, "date_sent": None})
+        return sid
+
+    def page(self, seen: Seen) -> Reply:
+        found = [message for message in reversed(self.messages) if message["to"] == seen.query["To"]]
+        start = int(seen.query.get("Page", "0")) * 2
+        more = f"{seen.path}?{urlencode({'To': seen.query['To'], 'Page': start // 2 + 1})}"
+        following = more if len(found) > start + 2 else None
+        return Reply(200, {"messages": found[start : start + 2], "next_page_uri": following})
+
+
 def vonage(seen: Seen) -> Reply:
     expected = base64.b64encode(f"key:{SECRET}".encode()).decode()
     if seen.headers.get("authorization") != f"Basic {expected}":
@@ -218,8 +254,6 @@ def tencent(seen: Seen) -> Reply:
     if seen.headers["authorization"] != tencent_oracle(seen):
         return Reply(200, {"Response": {"Error": {"Code": "AuthFailure.SignatureFailure", "Message": "no"}}})
     data = json.loads(seen.body)
-    if seen.headers["x-tc-action"] == "PullSmsSendStatusByPhoneNumber":
-        return Reply(200, {"Response": {"PullSmsSendStatusSet": [], "RequestId": "r"}})
     word = data["TemplateParamSet"][0]
     if word == "drop":
         return DROP

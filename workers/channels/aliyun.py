@@ -96,7 +96,7 @@ class AliyunChannel(SmsOverHttp):
     def _request(self, content: ComposedSms, ref: str) -> Request:
         filled = read_filled(content.text, self._gateway.template)
         fields = {
-            "PhoneNumbers": _number(content.address),
+            "PhoneNumbers": number_of(content.address),
             "SignName": self._gateway.sign_name,
             "TemplateCode": filled.template,
             "TemplateParam": json.dumps(filled.values, ensure_ascii=False, separators=(",", ":")),
@@ -165,7 +165,7 @@ def _encoded(value: str) -> str:
     return quote(value, safe="-_.~")
 
 
-def _number(address: str) -> str:
+def number_of(address: str) -> str:
     """Return a number as SendSms takes it: of mainland China the eleven digits, of elsewhere all, no plus sign."""
     return address.removeprefix("+86") if address.startswith("+86") else address.removeprefix("+")
 

@@ -1,46 +1,51 @@
-"""Messages a second, end to end, on both databases, against a plain loop of smtplib and EmailMessage in the same run.
+"""Messages a second, end to end, on both databases, beside Postfix's own load generator and the usual Celery task.
 
-End to end is: claim, eligibility, rates, rendering (HTML and text, about 4 kB, eight tracked links), MIME, SMTP,
-record, by the real worker with two processes, woken by the real scheduler through a real Redis. The clock starts
-when the messages are planned and stops when the last is recorded. The plain loop renders the same templates (links
-not rewritten, nothing recorded), builds an EmailMessage and hands it to one smtplib connection, message by message.
+End to end is: claim, eligibility, rendering (HTML and text of about 4 kB, eight tracked links), MIME, SMTP, record, by
+the real worker with two processes, woken by the real scheduler through a real Redis. The clock starts when the messages
+are due and stops when the last is recorded. All of it, and Postfix's smtp-sink, on the cores of this machine.
 
-The server is Postfix's smtp-sink where it is installed, else the tests' own asyncio server; the result says which.
+Peers: `smtp-source -d` sends one fixed body of the size ours have on the wire, over the sessions that suit it best; a
+Celery task per message renders the same templates (nothing tracked, nothing recorded), builds an EmailMessage and sends
+it over an smtplib connection of its own; the plain loop does the same in one process over one connection.
+
+BENCH_MESSAGES (100,000), BENCH_ROUNDS (3) and BENCH_PARTS (near, far, dkim) choose how much.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import smtplib
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from sqlalchemy import Engine, select, update
 
+from benchmarks import peers
+from benchmarks.smtp_engine import far_away, sink
 from kernel.settings import load_workspace
-from kernel.vocabulary import MessageState
-from store.engine import open_database
+from kernel.vocabulary import PENDING_STATES, MessageState
+from store.engine import open_database, reading, writing
 from store.schema import migrate
+from store.tables import messages
 from tests import seeding
 from tests.acceptance.processes import Processes, wait_for
 from tests.servers.postgres import start_postgres
 from workers.app import ready_file
 from workers.embedded import answers
 
-MESSAGES = int(os.environ.get("BENCH_MESSAGES", "6000"))
-ROUNDS = 3
+MESSAGES = int(os.environ.get("BENCH_MESSAGES", "100000"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+PARTS = os.environ.get("BENCH_PARTS", "near far dkim").split()
+WIRE_OCTETS = 7_000
+"""About what a message of ours has on the wire."""
+FAR_S = 0.05
+_WARMUP = 2_000
 _PARAGRAPH = "<p>Our prices for {{ account.name }} hold until the end of the month, and delivery stays free.</p>"
 _LINK = '<p><a href="https://shop.example/offers/%d">Offer %d</a></p>'
 HTML = (
@@ -56,157 +61,176 @@ FILES = {"hello/subject.txt": "Hello {{ contact.first_name }}", "hello/body.txt"
 
 
 def measure() -> dict[str, Any]:
-    """Run the plain loop and both databases in turn, print a table, return every figure."""
+    """Run every part, print a table, return every figure."""
     seeding.FILES.clear()
     seeding.FILES.update(FILES)
-    figures: dict[str, Any] = {"messages": MESSAGES, "rounds": ROUNDS}
+    figures: dict[str, Any] = {"messages": MESSAGES, "rounds": ROUNDS, "wire_octets": WIRE_OCTETS}
+    rates: dict[str, list[float]] = {}
+    memory: dict[str, int] = {}
     with ExitStack() as stack:
-        port, figures["sink"] = stack.enter_context(_sink())
+        port = stack.enter_context(sink())
         postgres = start_postgres(durable=True)
         stack.callback(postgres.stop)
-        rates: dict[str, list[float]] = {"plain loop": [], "SQLite": [], "PostgreSQL": []}
-        memory: dict[str, int] = {}
+
+        def noted(name: str, found: tuple[float, int]) -> None:
+            rates.setdefault(name, []).append(found[0])
+            memory[name] = max(memory.get(name, 0), found[1])
+            print(f"  {name:42}{found[0]:9.0f}/s", flush=True)
+
         for _ in range(ROUNDS):
-            rates["plain loop"].append(_plain_loop(port))
-            for name in ("SQLite", "PostgreSQL"):
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="carillon-bench-")))
-                url = f"sqlite:///{folder / 'bench.db'}" if name == "SQLite" else postgres.new_database()
-                rate, peak_kb = _carillon(folder, url, port)
-                rates[name].append(rate)
-                memory[name] = max(memory.get(name, 0), peak_kb)
-    base = statistics.median(rates["plain loop"])
-    print(f"{MESSAGES} messages, {ROUNDS} rounds, two worker processes, sink: {figures['sink']}")
-    print(f"{'':14}{'msg/s':>9}{'min':>9}{'max':>9}{'ratio':>8}{'MB/worker':>11}")
+            with tempfile.TemporaryDirectory(prefix="carillon-bench-") as folder:
+                _round(Path(folder), port, postgres, noted)
+    base = statistics.median(rates["smtp-source -d"])
+    task = statistics.median(rates["Celery task per message"])
+    print(f"{MESSAGES:,} messages, {ROUNDS} rounds, two worker processes, medians")
+    print(f"{'':42}{'msg/s':>9}{'min':>9}{'max':>9}{'to smtp-source':>16}{'to task':>9}{'MB/worker':>11}")
     for name, values in rates.items():
         median = statistics.median(values)
         figures[name] = {
             "per_second": round(median),
             "min": round(min(values)),
             "max": round(max(values)),
-            "ratio_to_plain_loop": round(median / base, 2),
-            "peak_worker_mb": round(memory[name] / 1024) if name in memory else None,
+            "ratio_to_smtp_source": round(median / base, 2),
+            "ratio_to_celery_task": round(median / task, 1),
+            "peak_worker_mb": round(memory[name] / 1024) or None,
         }
         shown = figures[name]["peak_worker_mb"] or ""
-        print(f"{name:14}{median:9.0f}{min(values):9.0f}{max(values):9.0f}{median / base:8.2f}{shown:>11}")
+        spread = f"{median:9.0f}{min(values):9.0f}{max(values):9.0f}"
+        print(f"{name:42}{spread}{median / base:16.2f}{median / task:9.1f}{shown:>11}")
     return figures
 
 
-@contextmanager
-def _sink() -> Iterator[tuple[int, str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = shutil.which("smtp-sink") or shutil.which("smtp-sink", path="/usr/sbin")
-    if program:
-        command = (
-            [program, "-u", "nobody", "-c", f"127.0.0.1:{port}", "1000"]
-            if os.getuid() == 0
-            else [program, f"127.0.0.1:{port}", "1000"]
-        )
-        command = [part for part in command if part != "-c"]
-        name = "Postfix smtp-sink"
-    else:
-        command = [sys.executable, "-m", "tests.servers.smtp_sink", "--port", str(port)]
-        name = "asyncio sink of the tests"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: _listens(port), "the sink")
-        yield port, name
-    finally:
-        process.terminate()
-        process.wait()
+def _round(folder: Path, port: int, postgres: Any, noted: Any) -> None:
+    rate, _sessions = peers.smtp_source(port, messages=MESSAGES, octets=WIRE_OCTETS)
+    noted("smtp-source -d", (rate, 0))
+    few = max(MESSAGES // 50, 500)
+    noted("plain loop, one process", (peers.plain_loop(port, messages=few, html=HTML, text=TEXT), 0))
+    with _shop(folder / "peer", f"sqlite:///{folder / 'peer.db'}", port) as shop:
+        (folder / "tasks").mkdir()
+        broker = shop.workspace.broker_url
+        found = peers.celery_tasks(folder / "tasks", broker, port, messages=few, html=HTML, text=TEXT)
+        noted("Celery task per message", (found, 0))
+    for name in ("SQLite", "PostgreSQL"):
+        for part in PARTS:
+            url = f"sqlite:///{folder / part}.db" if name == "SQLite" else postgres.new_database()
+            with ExitStack() as stack:
+                to = stack.enter_context(far_away(port, FAR_S)) if part == "far" else port
+                count = MESSAGES // 5 if part == "far" else MESSAGES
+                shop = stack.enter_context(_shop(folder / f"{part}-{name}", url, to, dkim=part == "dkim"))
+                words = {"near": "", "far": ", 50 ms away, 100 connections", "dkim": ", DKIM RSA-2048 and Ed25519"}
+                noted(f"Carillon on {name}{words[part]}", shop.send(count))
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+class _Shop:
+    """A workspace with its processes, ready to send."""
 
+    def __init__(self, folder: Path, url: str, port: int, settings: str) -> None:
+        folder.mkdir()
+        self._folder = folder
+        (folder / "carillon.yaml").write_text(settings.format(port=port), encoding="utf-8")
+        environment = {"CARILLON_DATABASE_URL": url, "CARILLON_SECRET_KEY": "k" * 64}
+        self.workspace = load_workspace(folder, environment)
+        self._engine: Engine = open_database(url)
+        migrate(self._engine)
+        self._processes = Processes(folder, environment)
+        self._worker = 0
 
-def _plain_loop(port: int) -> float:
-    count = MESSAGES // 3
-    html, text = jinja2.Environment(autoescape=True).from_string(HTML), jinja2.Environment().from_string(TEXT)
-    connection = smtplib.SMTP("127.0.0.1", port)
-    started = time.perf_counter()
-    for i in range(count):
-        context = {"contact": {"first_name": f"Ann {i}"}, "account": {"name": "Acme & Söhne"}}
-        message = EmailMessage()
-        message["From"] = "Acme <hello@acme.example>"
-        message["To"] = f"user{i}@customer.example"
-        message["Subject"] = f"Hello Ann {i}"
-        message["Date"] = formatdate()
-        message["Message-ID"] = make_msgid(domain="acme.example")
-        message.set_content(text.render(context))
-        message.add_alternative(html.render(context), subtype="html")
-        connection.send_message(message)
-    elapsed = time.perf_counter() - started
-    connection.quit()
-    return count / elapsed
+    def start(self) -> None:
+        self._processes.start("redis", "redis")
+        wait_for(lambda: answers(self.workspace), "Redis")
+        self._worker = self._processes.start("worker", "worker", "--concurrency", "2").pid
+        self._processes.start("scheduler", "scheduler")
+        for name in ("worker", "scheduler"):
+            wait_for(ready_file(self._folder, name).exists, f"the {name}")
 
-
-def _carillon(folder: Path, url: str, port: int) -> tuple[float, int]:
-    environment = {"CARILLON_DATABASE_URL": url, "CARILLON_SECRET_KEY": "k" * 64}
-    (folder / "carillon.yaml").write_text(
-        'brand: {name: Acme, postal_address: "1 Dock Road"}\n'
-        "senders:\n  default: {name: Acme, email: hello@acme.example}\n"
-        "gateways:\n"
-        f"  relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none, messages_per_connection: 1000}}\n",
-        encoding="utf-8",
-    )
-    workspace = load_workspace(folder, environment)
-    engine = open_database(url)
-    migrate(engine)
-    processes = Processes(folder, environment)
-    try:
-        processes.start("redis", "redis")
-        wait_for(lambda: answers(workspace), "Redis")
-        worker = processes.start("worker", "worker", "--concurrency", "2")
-        processes.start("scheduler", "scheduler")
-        wait_for(ready_file(folder, "worker").exists, "the worker")
-        wait_for(ready_file(folder, "scheduler").exists, "the scheduler")
-        # A few messages first, so that processes are forked and templates compiled.
-        seeding.seed_messages(engine, 50, name="warmup")
-        wait_for(lambda: seeding.states(engine) == {MessageState.SENT: 50}, "the warm-up")
-        seeding.seed_messages(engine, MESSAGES, due_at=datetime.now(UTC) + timedelta(days=1), name="measured")
-        started = _make_due(engine)
-        wait_for(
-            lambda: seeding.states(engine) == {MessageState.SENT: 50 + MESSAGES},
-            "all messages",
-            seconds=300,
-            every_s=0.02,
-        )
-        return MESSAGES / (time.perf_counter() - started), _peak_kb(worker.pid)
-    except BaseException:
-        print(processes.log("worker")[-3000:], processes.log("scheduler")[-2000:], file=sys.stderr)
-        raise
-    finally:
-        processes.stop_all()
-        engine.dispose()
-
-
-def _make_due(engine: Any) -> float:
-    from sqlalchemy import update
-
-    from store.engine import writing
-    from store.tables import messages
-
-    with writing(engine) as connection:
-        connection.execute(
-            update(messages).where(messages.c.state == MessageState.PLANNED).values(due_at=datetime.now(UTC))
-        )
-    return time.perf_counter()
-
-
-def _peak_kb(main: int) -> int:
-    """Return the largest resident set any child of the worker has had, in KiB."""
-    peaks = [0]
-    for status in Path("/proc").glob("[0-9]*/status"):
+    def send(self, count: int) -> tuple[float, int]:
+        """Return messages a second, and the largest resident set of a worker process in KiB."""
         try:
-            lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        except OSError:
-            continue
-        if lines.get("PPid", "").strip() == str(main):
-            peaks.append(int(lines["VmHWM"].split()[0]))
-    return max(peaks)
+            # Some messages first, so that processes are forked, templates compiled and connections open.
+            seeding.seed_messages(self._engine, _WARMUP, name="warmup")
+            self._wait()
+            later = datetime.now(UTC) + timedelta(days=1)
+            seeding.seed_messages(self._engine, count, due_at=later, name="measured")
+            started = self._make_due()
+            self._wait()
+            seconds = time.perf_counter() - started
+            assert seeding.states(self._engine) == {MessageState.SENT: count + _WARMUP}, "not everything was sent"
+        except BaseException:
+            print(self._processes.log("worker")[-3000:], self._processes.log("scheduler")[-2000:], file=sys.stderr)
+            raise
+        return count / seconds, self._peak_kb()
+
+    def _make_due(self) -> float:
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(messages).where(messages.c.state == MessageState.PLANNED).values(due_at=datetime.now(UTC))
+            )
+        return time.perf_counter()
+
+    def _wait(self) -> None:
+        """Wait until nothing is pending; asked of the index of pending messages, which costs next to nothing."""
+        query = select(messages.c.id).where(messages.c.state.in_(PENDING_STATES)).limit(1)
+
+        def over() -> bool:
+            with reading(self._engine) as connection:
+                return connection.execute(query).first() is None
+
+        wait_for(over, "all messages", seconds=900, every_s=0.05)
+
+    def _peak_kb(self) -> int:
+        """Return the largest resident set any child of the worker has had, in KiB."""
+        peaks = [0]
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+            except OSError:
+                continue
+            if lines.get("PPid", "").strip() == str(self._worker):
+                peaks.append(int(lines["VmHWM"].split()[0]))
+        return max(peaks)
+
+    def stop(self) -> None:
+        self._processes.stop_all()
+        self._engine.dispose()
+
+
+_SETTINGS = (
+    'brand: {{name: Acme, postal_address: "1 Dock Road"}}\n'
+    "senders:\n  default: {{name: Acme, email: hello@acme.example%s}}\n"
+    "gateways:\n"
+    "  relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none,\n"
+    "          messages_per_connection: 1000, connections: 50}}\n"
+)
+
+
+@contextmanager
+def _shop(folder: Path, url: str, port: int, *, dkim: bool = False) -> Iterator[_Shop]:
+    key = "{{domain: acme.example, selector: %s, key_file: %s}}"
+    keys = ", ".join(key % (path.stem, path) for path in _keys(folder.parent)) if dkim else ""
+    settings = _SETTINGS % (f", dkim: [{keys}]" if dkim else "")
+    shop = _Shop(folder, url, port, settings)
+    try:
+        shop.start()
+        yield shop
+    finally:
+        shop.stop()
+
+
+def _keys(folder: Path) -> tuple[Path, Path]:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+
+    made = {
+        "rsa.pem": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+        "ed25519.pem": ed25519.Ed25519PrivateKey.generate(),
+    }
+    paths = []
+    for name, key in made.items():
+        path = folder / name
+        path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        paths.append(path)
+    return paths[0], paths[1]

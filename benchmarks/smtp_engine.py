@@ -83,7 +83,7 @@ def sink() -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     user = ["-u", "nobody"] if os.getuid() == 0 else []
-    process = subprocess.Popen([_found("smtp-sink"), *user, f"127.0.0.1:{port}", "1000"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([found("smtp-sink"), *user, f"127.0.0.1:{port}", "1000"], stdout=subprocess.DEVNULL)
     try:
         _wait_for(port)
         yield port
@@ -92,7 +92,7 @@ def sink() -> Iterator[int]:
         process.wait()
 
 
-def _found(program: str) -> str:
+def found(program: str) -> str:
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if found is None:
         raise SystemExit(f"{program} (Postfix) is not installed")
@@ -198,7 +198,7 @@ def engine(port: int, options: argparse.Namespace, chunk: list[Parcel]) -> tuple
 
 def source(port: int, options: argparse.Namespace) -> float:
     """Return what smtp-source reaches, in messages a second."""
-    command = [_found("smtp-source"), "-s", str(options.connections), "-m", str(options.messages)]
+    command = [found("smtp-source"), "-s", str(options.connections), "-m", str(options.messages)]
     started = time.perf_counter()
     subprocess.run([*command, "-l", str(options.octets), "-d", f"127.0.0.1:{port}"], check=True)
     return options.messages / (time.perf_counter() - started)

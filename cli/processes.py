@@ -56,18 +56,17 @@ def worker(
 
     Example: carillon worker --concurrency 4
     """
-    from workers.app import QUEUES, run_worker
+    from workers.app import QUEUES
+    from workers.main import become_worker
 
-    configure_logging(as_json=log_json)
     wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
     unknown = set(wanted) - set(QUEUES)
     if unknown or not wanted:
         raise ConfigError(f"--queues: unknown {', '.join(sorted(unknown)) or 'nothing'}; there are {', '.join(QUEUES)}")
-    arm(os.environ)
     # Checks settings and brings the database up to date; each worker process opens its own afterwards.
     with opened(root) as (workspace, _engine):
         workspace.signer()
-    run_worker(workspace, concurrency=concurrency, queues=wanted)
+    become_worker(workspace, concurrency=concurrency, queues=wanted, log_json=log_json)
 
 
 @reporting_errors

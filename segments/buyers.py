@@ -21,7 +21,7 @@ from kernel.errors import ConfigError
 from kernel.vocabulary import Subject
 from segments import order_sums
 from segments.instants import distinct_days, in_days, timing, twice_median_gap
-from segments.order_readers import OwnReader, Reader, ReaderElsewhere
+from segments.order_readers import OwnReader, Reader
 from segments.portable import LONG_AGO_DAYS
 from segments.purchases import DAY_MS, Floats, Ints, Purchases
 from segments.rates import Rates
@@ -113,7 +113,7 @@ def read_purchases(
     since_ms = None if window is None else to_ms(as_of - window)
     lines = source.lines(subject, as_of)
     with source.opened(connection) as there:
-        reader: Reader = OwnReader(there, lines) if source.own else ReaderElsewhere(there, lines, connection, subject)
+        reader: Reader = OwnReader(there, lines) if source.own else _elsewhere(there, lines, connection, subject)
         reading = _Reading(
             there=there, reader=reader, lines=lines, families=families, only=everyone, since_ms=since_ms, own=source.own
         )
@@ -142,6 +142,12 @@ def read_purchases(
         unknown=reader.unknown,
         unknown_example=reader.unknown_example,
     )
+
+
+def _elsewhere(there: Connection, lines: LineRows, connection: Connection, subject: Subject) -> Reader:
+    from segments.reader_elsewhere import ReaderElsewhere
+
+    return ReaderElsewhere(there, lines, connection, subject)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

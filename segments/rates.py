@@ -11,7 +11,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from kernel.errors import ConfigError, InputError, Problem
 from kernel.quantities import minor_exponent
@@ -63,6 +62,8 @@ class Rates:
                 f"{np.datetime64(int(self.days[currency][0]), 'D')}; add a line like {_example(currency, days)}"
             )
         shift = _DECIMALS + minor_exponent(currency) - minor_exponent(self.home)
+        import polars as pl
+
         wide = pl.DataFrame({"amount": amounts_minor, "worth": self.worth[currency][at]}).cast(pl.Int128)
         exact, divisor = pl.col("amount") * pl.col("worth"), 10**shift
         whole = (pl.col("exact") // divisor).alias("whole")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -15,8 +16,13 @@ from kernel.errors import ConfigError
 _WRITES = "carillon_writes"
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, *, cache_mb: int = 64) -> Engine:
     """Return an engine for SQLite or PostgreSQL 14+. Open it after a fork, never before.
+
+    Args:
+        url: A SQLAlchemy URL.
+        cache_mb: What each connection to SQLite may keep of the file in memory; processes that write row after row,
+            and are many, need little: the operating system keeps the file as well.
 
     Raises:
         ConfigError: the URL is malformed or names another database.
@@ -28,7 +34,7 @@ def open_database(url: str) -> Engine:
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         engine = create_engine(parsed, connect_args={"timeout": 60.0})
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, cache_mb))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if backend in ("postgresql", "postgres"):
@@ -56,7 +62,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
             yield writer
 
 
-def _prepare_sqlite(raw: Any, _record: Any) -> None:
+def _prepare_sqlite(cache_mb: int, raw: Any, _record: Any) -> None:
     raw.isolation_level = None  # SQLAlchemy's begin event below starts transactions, not the driver.
     cursor = raw.cursor()
     # FULL: a commit that a power cut could undo would let a message leave twice.
@@ -65,7 +71,7 @@ def _prepare_sqlite(raw: Any, _record: Any) -> None:
         "synchronous=FULL",
         "busy_timeout=60000",
         "foreign_keys=ON",
-        "cache_size=-64000",
+        f"cache_size=-{cache_mb * 1000}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

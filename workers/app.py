@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 DRAIN_BUDGET = timedelta(seconds=20)
 HINT_EXPIRES_S = 10
+_CACHE_MB = 4
+"""Of SQLite, per connection of a worker process, which has several."""
 QUEUES = ("email", "sms", "house")
 WORKSPACE_VARIABLE = "CARILLON_WORKSPACE"
 
@@ -82,7 +84,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.workspace: Workspace = load_workspace(Path(_workspace_folder()))
-        self.engine: Engine = open_database(self.workspace.database_url)
+        self.engine: Engine = open_database(self.workspace.database_url, cache_mb=_CACHE_MB)
         self.drain = Drain(self.engine, self.workspace)
 
 

@@ -1,0 +1,38 @@
+"""A worker's own program: `carillon worker` checks everything and becomes this, so that none of that stays in memory.
+
+python -m workers.main WORKSPACE CONCURRENCY QUEUES [json]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from kernel.faultpoints import arm
+from kernel.settings import Workspace, load_workspace
+from workers.logs import configure_logging
+
+
+def become_worker(workspace: Workspace, *, concurrency: int, queues: tuple[str, ...], log_json: bool) -> None:
+    """Replace this process by a worker of the workspace; does not return."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = [str(workspace.root), str(concurrency), ",".join(queues), *(["json"] if log_json else [])]
+    # Each thread's own heap would keep what a chunk needed for a moment; one heap for all is given back and used again.
+    environment = {"MALLOC_ARENA_MAX": "1", **os.environ}
+    os.execve(sys.executable, [sys.executable, "-m", "workers.main", *words], environment)  # noqa: S606 - our own program
+
+
+def main(arguments: list[str]) -> None:
+    """Run a worker until it is told to stop."""
+    from workers.app import run_worker
+
+    root, concurrency, queues, *rest = arguments
+    configure_logging(as_json=rest == ["json"])
+    arm(os.environ)
+    run_worker(load_workspace(Path(root)), concurrency=int(concurrency), queues=tuple(queues.split(",")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

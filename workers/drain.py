@@ -27,7 +27,7 @@ from workers.recovery import recover
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
-_CHUNK = 1_000
+_CHUNK = 600
 _CHUNK_SECONDS = 3.0
 _LEAST_CHUNK = 10
 _LEISURE_S = 0.25
@@ -118,7 +118,7 @@ class Lane:
         self.name = name
         self._channel = channel
         self._lease = lease
-        self._preparers = [Preparer(engine, workspace)]
+        self._preparer = Preparer(engine, workspace)
         self._pace: float | None = None
         self._leisure = False
         self._stragglers: list[threading.Thread] = []
@@ -134,21 +134,21 @@ class Lane:
         over = threading.Event()
         second: Future[int] | None = None
 
-        def stream(number: int) -> int:
+        def stream() -> int:
             nonlocal second
             accepted = 0
             while time.monotonic() < ends and not (stopping() or over.is_set()):
-                chunk = self._chunk(number, stopping)
+                chunk = self._chunk(stopping)
                 if chunk is None or chunk.down:
                     break
                 accepted += chunk.accepted
                 if self._leisure and second is None:
-                    second = pool.submit(stream, 1)
+                    second = pool.submit(stream)
             return accepted
 
         with ThreadPoolExecutor(1, thread_name_prefix=f"lane-{self.name}") as pool:
             try:
-                accepted = stream(0)
+                accepted = stream()
             finally:
                 over.set()
         return accepted + (second.result() if second is not None else 0)
@@ -160,16 +160,15 @@ class Lane:
         for thread in self._stragglers:
             thread.join(max(0.0, ends - time.monotonic()))
 
-    def _chunk(self, number: int, stopping: Callable[[], bool]) -> Chunk | None:
+    def _chunk(self, stopping: Callable[[], bool]) -> Chunk | None:
         began, used = time.monotonic(), time.process_time()
-        preparer = self._preparer(number)
-        limit = preparer.gate.room(self.name, self._chunk_size())
+        limit = self._preparer.gate.room(self.name, self._chunk_size())
         if not limit:
             return None
         chunk = Chunk.take(self._engine, self._workspace, self.name, limit=limit, lease=self._lease)
         if chunk is None:
             return None
-        chunk.carry(preparer, self._channel, stopping)
+        chunk.carry(self._preparer, self._channel, stopping)
         took_s = time.monotonic() - began
         if chunk.touched:
             self._pace = chunk.touched / max(took_s, 0.001)
@@ -179,14 +178,10 @@ class Lane:
             self._stragglers.append(chunk.waiting)
         return chunk
 
-    def _preparer(self, number: int) -> Preparer:
-        if number == len(self._preparers):
-            self._preparers.append(Preparer(self._engine, self._workspace))
-        return self._preparers[number]
-
     def _chunk_size(self) -> int:
         """Return how many messages the lane's gateway takes in a few seconds, by what it took last.
 
         What became of a message stands in the ledger only when its chunk is done: a slow gateway gets small chunks.
         """
-        return _CHUNK if self._pace is None else max(min(_CHUNK, round(self._pace * _CHUNK_SECONDS)), _LEAST_CHUNK)
+        most = _CHUNK // 2 if self._leisure else _CHUNK
+        return most if self._pace is None else max(min(most, round(self._pace * _CHUNK_SECONDS)), _LEAST_CHUNK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,11 +63,15 @@ class Prepared:
 
 
 class Preparer:
-    """Keeps what is the same for many messages: pinned campaigns, compiled templates, link ids. One per process."""
+    """Keeps what is the same for many messages: pinned campaigns, compiled templates, link ids. One per lane.
+
+    A lane's streams share it, one at a time: preparing is work for the processor, which two would not do faster.
+    """
 
     def __init__(self, engine: Engine, workspace: Workspace) -> None:
         self._engine = engine
         self._workspace = workspace
+        self._lock = threading.Lock()
         self._signer: Signer = workspace.signer()
         self._links = LinkRegistry(engine)
         self._versions: OrderedDict[int, PinnedCampaign] = OrderedDict()
@@ -79,6 +84,10 @@ class Preparer:
 
     def prepare(self, claim: Claim, *, now: datetime) -> Prepared:
         """Sort a claimed chunk and compose what is to be sent; takes only from rates and writes only new links."""
+        with self._lock:
+            return self._prepared(claim, now)
+
+    def _prepared(self, claim: Claim, now: datetime) -> Prepared:
         prepared = Prepared()
         with reading(self._engine) as connection:
             for message in claim.messages:

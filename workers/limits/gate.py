@@ -59,7 +59,8 @@ class Gate:
     ) -> dict[int, datetime]:
         """Return, for those that may not leave yet, when to look at them again; the others have taken their tokens."""
         lane_flow = self._lane_flow(lane)
-        own = {message.version_id: _campaign_flow(message, spec_of) for message in found}
+        one_each = {message.version_id: message for message in found}
+        own = {version: _campaign_flow(message, spec_of) for version, message in one_each.items()}
         domains: Mapping[str, DomainLimits] = getattr(self._settings.gateways.get(lane), "domains", {})
         if not (lane_flow or domains or any(own.values())):
             return {}

@@ -7,6 +7,7 @@ something is due.
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 from datetime import timedelta
@@ -83,9 +84,20 @@ class _Process:
     """What this worker process has opened; made by the first task, after the fork."""
 
     def __init__(self) -> None:
+        settle_memory()
         self.workspace: Workspace = load_workspace(Path(_workspace_folder()))
         self.engine: Engine = open_database(self.workspace.database_url, cache_mb=_CACHE_MB)
         self.drain = Drain(self.engine, self.workspace)
+
+
+def settle_memory() -> None:
+    """Keep the collector of garbage from walking through all that a process has loaded, chunk after chunk.
+
+    It would: a chunk makes and drops tens of thousands of tuples. That cost 20 µs a message, a sixth of the whole.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 _processes: dict[int, _Process] = {}
@@ -182,6 +194,7 @@ def run_worker(workspace: Workspace, *, concurrency: int, queues: tuple[str, ...
     """Run a worker in this process until it is told to stop; SIGTERM lets the messages in hand finish."""
     os.environ[WORKSPACE_VARIABLE] = str(workspace.root)
     ready_file(workspace.root, "worker").unlink(missing_ok=True)
+    settle_memory()
     configure(workspace).worker_main(
         [
             "worker",

@@ -227,12 +227,28 @@ class WebSettings(Strict):
     trusted_proxies: list[str] = Field(default=[])
 
 
+class ImapBox(Strict):
+    """A mailbox to collect returned mail from."""
+
+    host: str
+    port: int = Field(default=993, ge=1, le=65535)
+    tls: Literal["implicit", "starttls", "none"] = Field(
+        default="implicit", description="implicit and starttls verify the certificate; none only for localhost."
+    )
+    ca_file: str | None = None
+    username: str
+    password: SecretStr
+    folder: str = Field(default="INBOX", min_length=1)
+    move_to: str | None = Field(default=None, min_length=1, description="Folder for what was read; none: marked seen.")
+
+
 class InboundSettings(Strict):
-    """The door for bounces: an SMTP and LMTP listener, and folders in Maildir form."""
+    """The door for bounces: an SMTP and LMTP listener, folders in Maildir form, mailboxes by IMAP."""
 
     host: str = "127.0.0.1"
     smtp_port: int | None = Field(default=None, ge=0, le=65535)
     maildirs: list[str] = Field(default=[])
+    imap: list[ImapBox] = Field(default=[])
 
 
 class BounceRule(Strict):

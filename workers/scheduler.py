@@ -28,6 +28,7 @@ from reports.schedule import plan_reports
 from workers.app import configure, ready_file
 from workers.asking import Asker
 from workers.dispatcher import Dispatcher
+from workers.inbound.imap import collect_mailboxes
 from workers.inbound.maildir import collect_maildirs
 from workers.preparing import prices_micro
 from workers.recovery import recover
@@ -90,6 +91,10 @@ class Ticker:
         """Ask SMS providers what became of messages in doubt."""
         self._asker.ask(now=self._clock())
 
+    def mailboxes(self) -> None:
+        """Collect mail from mailboxes; apart from the house, for a mail server may be slow."""
+        collect_mailboxes(self._engine, self._workspace, now=self._clock())
+
     def credit(self) -> None:
         """Have conversions credited."""
         self._dispatcher.hint("carillon.attribute", [], queue="house")
@@ -107,6 +112,7 @@ class Ticker:
             "guard": (self.guard, 2.0),
             "house": (self.house, 2.0),
             "ask": (self.ask, 30.0),
+            "mailboxes": (self.mailboxes, 60.0),
             "credit": (self.credit, 60.0),
             "segments": (self.segment, 60.0),
         }

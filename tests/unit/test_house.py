@@ -177,6 +177,7 @@ HEADINGS = {
     "MailgunWebhook": "webhook, `type: mailgun`",
     "PostmarkWebhook": "webhook, `type: postmark`",
     "InboundSettings": "inbound",
+    "ImapBox": "imap",
     "SuppressionSettings": "suppression",
     "BounceRule": "soft and full",
 }

@@ -30,7 +30,8 @@ from workers.inbound.receivers import receiving, smpp_receivers
 
 log = structlog.get_logger(__name__)
 
-MAIL_BYTES = 5 * 1024 * 1024
+MAIL_BYTES = 20 * 1024 * 1024
+"""Whoever returns a whole message returns its attachments too."""
 LINE_BYTES = 1024 * 1024
 """Mail systems exist that break the 998 of RFC 5322 in their reports, and return a whole HTML page in one line."""
 _RECIPIENTS = 100

@@ -194,11 +194,13 @@ def serve_bounces(workspace: Workspace) -> None:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(receiving(workspace, engine))
+            door = None
             if inbound.smtp_port is not None:
                 door = BounceDoor(engine, workspace.signer(), host=inbound.host, port=inbound.smtp_port)
                 stack.enter_context(door)
-                log.info("bounce_door_ready", host=door.host, port=door.port)
             ready_file(workspace.root, "inbound").write_text(str(os.getpid()), encoding="ascii")
+            if door is not None:
+                log.info("bounce_door_ready", host=door.host, port=door.port)
             stop.wait()
     finally:
         engine.dispose()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row
 
 from campaigns.calendar import zone_named
 from campaigns.eligibility import Go, Skip, check
+from campaigns.reasons import in_words
 from campaigns.schema import CampaignSpec, Step
 from campaigns.versions import load_specs
 from kernel.ids import message_id_header
@@ -208,7 +209,7 @@ def _trying(connection: Connection, row: Row[Any], settings: Settings) -> Iterat
     if row.state in (MessageState.SKIPPED, MessageState.FAILED) and row.ended_at is not None:
         # The last try has said already what was refused.
         words = "" if attempts and row.state == MessageState.FAILED else f": {row.reply}" if row.reply else ""
-        yield Happening(at=row.ended_at, what=row.state, detail=f"{row.reason}{words}")
+        yield Happening(at=row.ended_at, what=row.state, detail=f"{in_words(row.reason)}{words}")
 
 
 def _tried(attempt: Row[Any]) -> str:
@@ -266,7 +267,9 @@ def _standing(connection: Connection, row: Row[Any], now: datetime) -> str:
             f"may or may not have been sent; `carillon ledger doubts` tells what settles it (sent again {row.resends}×)"
         )
     if row.state in (MessageState.SKIPPED, MessageState.HELD_OUT, MessageState.FAILED):
-        return f"not sent, and will not be: {row.reason or row.state}"
+        held_out = row.state == MessageState.HELD_OUT
+        why = "held out, so that lift can be measured" if held_out else in_words(row.reason)
+        return f"not sent, and will not be ({why})"
     return {
         MessageState.SENT: "sent: the gateway took it over; nothing has come back so far that changes that",
         MessageState.DELIVERED: "delivered",
@@ -289,7 +292,7 @@ def _waiting(connection: Connection, row: Row[Any], now: datetime) -> Iterator[s
         yield f"the gateway {row.lane} is closed until {_at(row.closed_until)}: {row.lane_reason}"
     verdict = check(connection, [row.id], now=now)[row.id]
     if isinstance(verdict, Skip):
-        yield f"as things stand it will be skipped ({verdict.reason})"
+        yield f"as things stand it will be skipped ({in_words(verdict.reason)})"
     elif not isinstance(verdict, Go):
         yield f"may leave from {_at(verdict.until)}"
     elif row.due_at <= now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,24 +36,32 @@ def list_lanes(root: WorkspaceOption = Path(), as_json: JsonOption = False) -> N
     Example: carillon lanes list --json
     """
     now = system_clock()
-    with opened(root) as (_workspace, engine), reading(engine) as connection:
+    with opened(root) as (workspace, engine), reading(engine) as connection:
         rows = lanes_now(connection, now=now)
     if as_json:
         print_json(rows)
         return
-    columns = {"gateway": "left", "closed until": "left", "failures": "right", "reason": "left", "moved": "right"}
-    cells = [[r["name"], _closed_until(r), r["failures"], r["reason"], r["moved"]] for r in rows]
-    print_table("Gateways", columns, cells)
+    known = {row["name"]: row for row in rows}
+    names = [*workspace.settings.gateways, *(known.keys() - workspace.settings.gateways.keys())]
+    columns = {"gateway": "left", "state": "left", "failures": "right", "reason": "left", "moved": "right"}
+    print_table("Gateways (times are UTC)", columns, [_cells(name, known.get(name), now) for name in names])
     for row in rows:
         if row["waits_for"]:
             words = f"{row['name']}: {row['waits_for']}; the rest waits until {row['waits_until']:%Y-%m-%d %H:%M} UTC"
             console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
-def _closed_until(row: dict[str, Any]) -> str:
+def _cells(name: str, row: dict[str, Any] | None, now: datetime) -> list[Any]:
+    """Return what the table says of a gateway; None for the row: it never refused, or not lately."""
+    if row is None:
+        return [name, "open", 0, "", 0]
     if row["held"]:
-        return "opened by command"
-    return f"{row['closed_until']:%Y-%m-%d %H:%M:%S}" if row["closed_until"] else ""
+        state = "closed by command"
+    elif row["closed_until"] is not None and row["closed_until"] > now:
+        state = f"closed until {row['closed_until']:%Y-%m-%d %H:%M:%S}"
+    else:
+        state = "half open: being tried" if row["failures"] else "open"
+    return [name, state, row["failures"], row["reason"], row["moved"]]
 
 
 @reporting_errors

@@ -74,7 +74,7 @@ def _print_life(life: Life) -> None:
     ]
     for key, value in facts:
         console.print(f"{key:>9}  {str(value).strip()}", markup=False, highlight=False, soft_wrap=True)
-    console.print()
+    console.print("\nWhat happened (all times are UTC)", highlight=False)
     for event in life.events:
         console.print(
             f"{event.at:%Y-%m-%d %H:%M:%S}  {event.what:<12} {event.detail}",

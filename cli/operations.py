@@ -81,8 +81,8 @@ def status(root: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
     """
     from workers.status import status as state_of_affairs
 
-    with opened(root) as (_, engine), reading(engine) as connection:
-        found = state_of_affairs(connection, now=system_clock())
+    with opened(root) as (workspace, engine), reading(engine) as connection:
+        found = state_of_affairs(connection, workspace.settings.gateways, now=system_clock())
     if as_json:
         print_json({**asdict(found), "balanced": found.balanced})
     else:
@@ -95,24 +95,29 @@ def _print_status(found: Status) -> None:
     if found.lanes:
         print_table(
             "Lanes",
-            {"gateway": "left", "due": "right", "closed until": "left", "failures": "right", "reason": "left"},
-            [[lane.name, lane.due, _closed_until(lane), lane.failures, lane.reason] for lane in found.lanes],
+            {"gateway": "left", "due": "right", "state": "left", "failures": "right", "reason": "left"},
+            [[lane.name, f"{lane.due:,}", _state_of(lane), lane.failures, lane.reason] for lane in found.lanes],
         )
     since = f", the oldest since {found.oldest_due_at:%Y-%m-%d %H:%M:%S} UTC" if found.oldest_due_at else ""
     campaigns = ", ".join(f"{count} {state}" for state, count in sorted(found.campaigns.items())) or "none"
     lines = [
-        f"due now: {found.due_now:,}{since}",
+        f"due now: {found.due_now:,}{since} (all times are UTC)",
         f"campaigns: {campaigns}; runs open: {found.runs_open:,}; inbox waiting: {found.inbox_waiting:,}",
         *(f"{lane.name}: {lane.waits_for}, until {lane.waits_until} UTC" for lane in found.lanes if lane.waits_for),
         *(f"STUCK {words}" for words in found.stuck),
         *(f"PAUSED {words}" for words in found.paused),
         "the books balance" if found.balanced else f"THE BOOKS DO NOT BALANCE: {asdict(found.books)}",
+        *(f"→ {hint}" for hint in found.hints),
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def _closed_until(lane: Lane) -> str:
-    return "opened by command" if lane.held else str(lane.closed_until or "")
+def _state_of(lane: Lane) -> str:
+    if lane.held:
+        return "closed by command"
+    if lane.closed_until is not None:
+        return f"closed until {lane.closed_until:%Y-%m-%d %H:%M:%S}"
+    return "half open: being tried" if lane.failures else "open"
 
 
 def register(app: typer.Typer) -> None:

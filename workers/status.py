@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,8 @@ from campaigns.books import Books, books
 from campaigns.firing import CANNOT_FIRE
 from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import CampaignState, MessageState, RunState
-from store.tables import campaigns, inbox, lanes, messages, runs
+from store.tables import campaigns, claims, inbox, lanes, messages, runs
+from workers.hints import Symptoms, hints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Status:
     """What `carillon status` shows. `oldest_due_at` is None where nothing is due.
 
     `stuck` tells which campaigns cannot fire, `paused` which are paused, both with the reason.
+    `hints` say what to do about what is amiss.
     """
 
     messages: dict[str, int]
@@ -49,28 +52,90 @@ class Status:
     books: Books
     stuck: tuple[str, ...]
     paused: tuple[str, ...]
+    hints: tuple[str, ...]
 
     @property
     def balanced(self) -> bool:
         return self.books.balanced
 
 
-def status(connection: Connection, *, now: datetime) -> Status:
-    """Return the state of affairs, read in the connection's one transaction."""
+def status(connection: Connection, gateways: Collection[str], *, now: datetime) -> Status:
+    """Return the state of affairs, read in the connection's one transaction.
+
+    Args:
+        connection: Reads only.
+        gateways: The names carillon.yaml has.
+        now: The present instant.
+    """
     due = _due(connection, now)
     oldest = min((at for _, at in due.values()), default=None)
+    states = {state.value: 0 for state in MessageState} | _counts(connection, messages)
+    found_lanes = _lanes(connection, {name: count for name, (count, _) in due.items()}, now)
+    found_books = books(connection)
     return Status(
-        messages={state.value: 0 for state in MessageState} | _counts(connection, messages),
+        messages=states,
         due_now=sum(count for count, _ in due.values()),
         oldest_due_at=None if oldest is None else from_ms(oldest),
-        lanes=_lanes(connection, {name: count for name, (count, _) in due.items()}, now),
+        lanes=found_lanes,
         runs_open=_counts(connection, runs).get(RunState.OPEN, 0),
         campaigns=_counts(connection, campaigns),
         inbox_waiting=_counts(connection, inbox).get("new", 0),
-        books=books(connection),
+        books=found_books,
         stuck=stuck_campaigns(connection),
         paused=_paused(connection),
+        hints=hints(
+            Symptoms(
+                states=states,
+                sendable_since=_sendable_since(connection, found_lanes, now),
+                claims=connection.execute(select(func.count()).select_from(claims)).scalar_one(),
+                closed=tuple(lane.name for lane in found_lanes if lane.closed_until is not None or lane.held),
+                unknown_gateways=_unknown(connection, gateways),
+                paused_due=_paused_due(connection, now),
+                balanced=found_books.balanced,
+            ),
+            now=now,
+        ),
     )
+
+
+def _sendable_since(connection: Connection, found: tuple[Lane, ...], now: datetime) -> datetime | None:
+    """Return since when a message of an active campaign is due whose gateway is open and waits for nothing."""
+    waiting = [lane.name for lane in found if lane.closed_until is not None or lane.held or lane.waits_for]
+    at = type_coerce(messages.c.due_at, BigInteger)
+    oldest = connection.execute(
+        select(func.min(at))
+        .join(runs, runs.c.id == messages.c.run_id)
+        .join(campaigns, campaigns.c.id == runs.c.campaign_id)
+        .where(
+            messages.c.state == MessageState.PLANNED.value,
+            at <= to_ms(now),
+            messages.c.lane.not_in(waiting),
+            campaigns.c.state == CampaignState.ACTIVE,
+        )
+    ).scalar_one()
+    return None if oldest is None else from_ms(oldest)
+
+
+def _unknown(connection: Connection, gateways: Collection[str]) -> tuple[str, ...]:
+    query = select(messages.c.lane).where(
+        messages.c.state == MessageState.PLANNED.value, messages.c.lane.not_in(list(gateways))
+    )
+    return tuple(sorted(set(connection.execute(query.distinct()).scalars())))
+
+
+def _paused_due(connection: Connection, now: datetime) -> int:
+    at = type_coerce(messages.c.due_at, BigInteger)
+    return connection.execute(
+        select(func.count())
+        .select_from(messages)
+        .join(runs, runs.c.id == messages.c.run_id)
+        .join(campaigns, campaigns.c.id == runs.c.campaign_id)
+        .where(
+            messages.c.state == MessageState.PLANNED.value,
+            at <= to_ms(now),
+            campaigns.c.state == CampaignState.PAUSED,
+        )
+    ).scalar_one()
 
 
 def stuck_campaigns(connection: Connection) -> tuple[str, ...]:

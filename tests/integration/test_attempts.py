@@ -64,7 +64,7 @@ def test_each_deferral_is_kept_with_its_code_and_its_next_try(engine: Engine, dr
     ]
     [(first, first_retry), (second, second_retry)] = kept(engine, "at", "retry_at")
     assert first < second
-    assert timedelta(minutes=4) < first_retry - first < timedelta(minutes=8)
+    assert timedelta(minutes=1) < first_retry - first < timedelta(minutes=15)
     assert second_retry is None
     [one, other] = kept(engine, "claim_id", "reply")
     assert one[0] != other[0]

@@ -16,7 +16,8 @@ from kernel.settings import Workspace
 from kernel.vocabulary import Channel, SuppressionReason, TouchKind, Verdict
 from store.engine import reading, writing
 from store.feedback import record_touch, suppress, unsubscribe
-from store.ledger import claim, close_lane, mark_sending
+from store.lanes import close_lane
+from store.ledger import claim, mark_sending
 from store.schema import installation
 from store.tables import campaigns, messages
 from tests.integration.test_doubts import come_into_doubt
@@ -130,7 +131,7 @@ def test_a_planned_message_says_what_it_waits_for(engine: Engine, shop: Workspac
     assert "the campaign is paused: Ann asked" in now
     assert "the gateway relay is closed until" in now
     assert "535 wrong password" in now
-    assert "as things stand it will be skipped (suppressed)" in now
+    assert "as things stand it will be skipped (suppressed: the address is suppressed" in now
 
 
 def test_in_a_workers_hands_it_says_whether_it_may_be_out(engine: Engine, shop: Workspace) -> None:
@@ -153,7 +154,7 @@ def test_refused_and_in_doubt_are_told_once_each(engine: Engine, shop: Workspace
     refused, doubtful = told(engine, shop, 1), told(engine, shop, 2)
     assert [w for w in whats(refused) if w not in ("planned", "due")] == ["try 1", "failed", "suppression"]
     assert sum("no such user" in event.detail for event in refused.events if event.what != "suppression") == 1
-    assert refused.now == "not sent, and will not be: refused"
+    assert refused.now == "not sent, and will not be (refused: the gateway refused it for good)"
     assert [w for w in whats(doubtful) if w not in ("planned", "due")] == ["try 1"]
     assert "may or may not have been sent" in doubtful.now
 

@@ -191,7 +191,7 @@ def test_an_idle_workspace_has_an_empty_status(shop: Path) -> None:
     told = json.loads(result.stdout)
     assert list(told) == [
         "messages", "due_now", "oldest_due_at", "lanes", "runs_open", "campaigns", "inbox_waiting", "books", "stuck",
-        "paused", "balanced",
+        "paused", "hints", "balanced",
     ]  # fmt: skip
     assert (told["due_now"], told["oldest_due_at"], told["balanced"]) == (0, None, True)
     assert set(told["messages"]) == {state.value for state in MessageState}
@@ -247,7 +247,7 @@ def _fill(engine: Engine) -> None:
 def test_the_status_tells_what_is_due_and_why_it_waits(engine: Engine) -> None:
     _fill(engine)
     with reading(engine) as connection:
-        found = status(connection, now=NOW)
+        found = status(connection, ["relay"], now=NOW)
     assert (found.due_now, found.oldest_due_at) == (1, NOW - timedelta(hours=2))
     assert {state: count for state, count in found.messages.items() if count} == {"planned": 1, "sent": 1}
     (lane,) = found.lanes
@@ -257,12 +257,27 @@ def test_the_status_tells_what_is_due_and_why_it_waits(engine: Engine) -> None:
     assert found.balanced
 
 
+def test_the_status_says_what_to_do_about_what_is_amiss(engine: Engine) -> None:
+    _fill(engine)
+    with reading(engine) as connection:
+        assert status(connection, ["relay"], now=NOW).hints == (
+            "relay is closed: `carillon doctor` tries it; once mended, `carillon lanes open relay`",
+        )
+        later = NOW + timedelta(minutes=6)
+        [idle, unknown] = status(connection, ["another"], now=later).hints
+    assert "nobody sends them" in idle
+    assert "messages wait for gateway 'relay'" in unknown
+    with writing(engine) as connection:
+        connection.execute(campaigns.update().values(state="paused"))
+        assert "1 of the messages due belong to paused campaigns" in status(connection, ["relay"], now=later).hints[0]
+
+
 def test_a_lost_message_unbalances_the_books(engine: Engine) -> None:
     _fill(engine)
     with writing(engine) as connection:
         connection.execute(messages.delete().where(messages.c.id == 2))
     with reading(engine) as connection:
-        assert not status(connection, now=NOW).balanced
+        assert not status(connection, ["relay"], now=NOW).balanced
 
 
 # --- dkim ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email import message_from_bytes, policy
@@ -24,7 +26,8 @@ from templates.dkim import keys_of
 from templates.files import email_template, sms_template
 from templates.links import PreviewLinks
 from templates.mail import MailStep
-from templates.sms import SmsStep
+from templates.problems import TemplateProblem
+from templates.sms import ComposedSms, SmsStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ def prepare_step(
             utm=utm,
             campaign=pinned.name,
             brand=settings.brand,
+            terms=settings.sms_terms(step.gateway),
         )
     sender = settings.senders.get(step.sender or "")
     if sender is None:
@@ -122,6 +126,29 @@ class Renderer:
         address = to or "nobody@example.invalid"
         mail = step.compose(message_id=0, address=address, context=context, date=self._now, links=PreviewLinks())
         return Rendered(channel=Channel.EMAIL, contact=name, to=to, subject=mail.subject, **_bodies(mail.data))
+
+    def texts(self, position: int, contact_ids: Sequence[int]) -> Iterator[ComposedSms]:
+        """Yield an SMS step as these contacts would see it; whom it cannot be rendered for is left out.
+
+        Raises:
+            InputError: something is wrong with the template.
+        """
+        settings = self._workspace.settings
+        contexts = load_contexts(
+            self._connection,
+            sorted(contact_ids),
+            now=self._now,
+            currency=settings.currency,
+            zone=ZoneInfo(settings.timezone),
+        )
+        links = PreviewLinks()
+        for context in contexts.values():
+            step = self._step(position, context["contact"].get("language") or settings.language)
+            if isinstance(step, SmsStep):
+                with suppress(TemplateProblem):
+                    yield step.compose(
+                        message_id=0, address=context["contact"]["phone"] or "", context=context, links=links
+                    )
 
     def _step(self, position: int, language: str) -> MailStep | SmsStep:
         key = (position, language)

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from kernel.fields import DurationText, Strict
 from kernel.limits import DomainLimits, DomainName, Limited, Priced
 from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
+from kernel.sms_terms import SmsTerms
 from kernel.vocabulary import Channel
 from kernel.webhooks import Webhook
 
@@ -104,7 +105,7 @@ class KannelGateway(HttpWay):
     dlr_mask: int = Field(default=31, ge=0, le=31)
 
 
-class SmppGateway(Priced):
+class SmppGateway(Priced, SmsTerms):
     """An SMSC spoken to by SMPP 3.4, over one session for each worker process."""
 
     type: Literal["smpp"]

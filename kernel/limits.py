@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from kernel.fields import DateText, DurationText, Money, Name, RateText, Strict
 from kernel.quantities import parse_rate
+from kernel.sms_terms import PriceText
 
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
 
@@ -69,7 +70,7 @@ class Limited(Strict):
 class Priced(Limited):
     """What every gateway that charges by the part may say."""
 
-    price: Money | None = Field(default=None, description='Price of one part, as "0.075".')
+    price: PriceText | None = Field(default=None, description='Price of one part, as "0.075".')
     budget: Budget | None = None
 
 

@@ -21,6 +21,7 @@ from kernel.gateways import Gateway
 from kernel.limits import Budget, Route
 from kernel.regions import Region
 from kernel.signing import Signer
+from kernel.sms_terms import SmsTerms
 from kernel.vocabulary import Channel
 
 _ENV = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -304,6 +305,16 @@ class Settings(Strict):
             if len({self.gateways[one].channel for one in route.gateways}) > 1:
                 raise ValueError(f"route {name!r} has gateways for e-mail and for SMS; one of a kind cannot stand in")
         return self
+
+    def gateway_at(self, way: str | None) -> Any:
+        """Return the gateway of that name, or the first of the route of that name; None where there is none."""
+        route = self.routes.get(way or "")
+        return self.gateways.get(next(iter(route.gateways)) if route else way or "")
+
+    def sms_terms(self, way: str | None) -> SmsTerms:
+        """Return the terms of the SMS gateway a step leaves by; the silent ones where there is none."""
+        found = self.gateway_at(way)
+        return found if isinstance(found, SmsTerms) else SmsTerms()
 
     def gateways_for(self, channel: Channel) -> dict[str, Any]:
         """Return the gateways of a channel by name, in the order of the file."""

@@ -9,10 +9,11 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from kernel.fields import DurationText
 from kernel.limits import Priced
+from kernel.sms_terms import SmsTerms
 from kernel.vocabulary import Channel
 
 
-class HttpWay(Priced):
+class HttpWay(Priced, SmsTerms):
     """What every SMS provider over HTTP has."""
 
     timeout: DurationText = "30s"
@@ -69,6 +70,7 @@ class VonageGateway(HttpWay):
 class AliyunGateway(HttpWay):
     """Alibaba Cloud's Dysmsapi. The text of an SMS gives the values of a template, one `name: value` a line."""
 
+    own_words: ClassVar[bool] = False
     type: Literal["aliyun"]
     access_key_id: str
     access_key_secret: SecretStr
@@ -82,6 +84,7 @@ class AliyunGateway(HttpWay):
 class TencentGateway(HttpWay):
     """Tencent Cloud SMS. The text of an SMS gives the values of a template, `1: value` on the first line and so on."""
 
+    own_words: ClassVar[bool] = False
     type: Literal["tencent"]
     secret_id: str
     secret_key: SecretStr

@@ -9,6 +9,7 @@ from typing import Any
 
 from kernel.settings import Brand
 from kernel.signing import Signer
+from kernel.sms_terms import SmsTerms
 from templates import markup
 from templates.budget import Rendering
 from templates.context import SMS_SHAPE
@@ -17,10 +18,13 @@ from templates.footer import brand_values
 from templates.links import Links, Tracking, TrackingStep
 from templates.prepared import Renderer, Workshop
 from templates.problems import TemplateProblem
-from templates.sms_parts import Encoding, split
+from templates.sms_parts import Encoding, count_cn, split
 
 MAX_CHARACTERS = 1600
 """What the large gateways take at most (Twilio's limit of `Body`)."""
+CN_CHARACTERS = 500
+"""What Chinese platforms take at most, signature included (Tencent Cloud SMS)."""
+_BRACKETS = re.compile("[【】]")
 _PHONE = re.compile(r"\+[1-9]\d{5,14}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -53,14 +57,16 @@ class SmsStep:
         utm: Mapping[str, str],
         campaign: str = "",
         brand: Brand | None = None,
+        terms: SmsTerms | None = None,
     ) -> None:
-        """Prepare the step. Arguments as of `templates.mail.MailStep`.
+        """Prepare the step. Arguments as of `templates.mail.MailStep`; `terms` are those of the gateway it leaves by.
 
         Raises:
             InputError: something is wrong with the template.
         """
         self._text = prepare_sms(template)
         self._static: dict[str, Any] = {"campaign": campaign} | ({"brand": brand_values(brand)} if brand else {})
+        self._terms = terms or SmsTerms()
         self._tracking = TrackingStep(signer=signer, base_url=base_url, utm=utm)
 
     def compose(self, *, message_id: int, address: str, context: Mapping[str, Any], links: Links) -> ComposedSms:
@@ -87,7 +93,27 @@ class SmsStep:
             raise TemplateProblem(
                 f"the SMS holds the control character U+{ord(found[0]):04X}" if found else "the SMS is empty"
             )
-        if len(text) > MAX_CHARACTERS:
-            raise TemplateProblem(f"the SMS has {len(text):,} characters; gateways take {MAX_CHARACTERS:,}")
-        made = split(text)
-        return ComposedSms(address=address, text=text, parts=len(made.parts), encoding=made.encoding)
+        return _counted(address, with_opt_out(text, self._terms.opt_out), self._terms)
+
+
+def with_opt_out(text: str, wording: str) -> str:
+    """Return the text with the wording at its end, unless it says so already."""
+    if not wording or wording.casefold() in text.casefold():
+        return text
+    return f"{text} {wording}" if wording[0].isascii() else text + wording
+
+
+def _counted(address: str, text: str, terms: SmsTerms) -> ComposedSms:
+    if len(text) > MAX_CHARACTERS:
+        raise TemplateProblem(f"the SMS has {len(text):,} characters; gateways take {MAX_CHARACTERS:,}")
+    if terms.signature and _BRACKETS.search(text):
+        raise TemplateProblem("the SMS holds 【 or 】, which the platform's signature alone may have")
+    if terms.counting == "cn":
+        whole = terms.signature + text
+        if len(whole) > CN_CHARACTERS:
+            raise TemplateProblem(
+                f"the SMS has {len(whole):,} characters with its signature; the platform takes {CN_CHARACTERS}"
+            )
+        return ComposedSms(address=address, text=text, parts=count_cn(whole), encoding=split(text).encoding)
+    made = split(terms.signature + text)
+    return ComposedSms(address=address, text=text, parts=len(made.parts), encoding=made.encoding)

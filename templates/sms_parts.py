@@ -53,6 +53,17 @@ def count_parts(text: str) -> int:
     return len(split(text).parts)
 
 
+def count_cn(text: str) -> int:
+    """Return how many parts Chinese platforms charge: every character is one, Latin too; an emoji is two."""
+    units = sum(map(_units, text))
+    return 1 if units <= _SINGLE[Encoding.UCS2] else -(-units // _JOINED[Encoding.UCS2])
+
+
+def in_gsm7(letter: str) -> bool:
+    """Return whether a letter is in the 7-bit alphabet or its extension."""
+    return letter in _SEPTETS
+
+
 def _units(letter: str) -> int:
     return 2 if ord(letter) > 0xFFFF else 1
 

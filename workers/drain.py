@@ -21,7 +21,7 @@ from store.ledger import due_in_lane
 from workers.channels.port import Channel
 from workers.channels.registry import open_channel
 from workers.chunk import Chunk
-from workers.preparing import Preparer, prices_micro
+from workers.preparing import Preparer, tariffs
 from workers.recovery import recover
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ class Drain:
         self._workspace = workspace
         self._lanes: dict[str, Lane] = {}
         self._lease = lease
-        self._prices = prices_micro(workspace)
+        self._tariffs = tariffs(workspace)
         self._first_retry = duration(workspace.settings.limits.first_retry)
         self._suppression = workspace.settings.suppression
 
@@ -93,7 +93,7 @@ class Drain:
         self._lanes.clear()
 
     def _recover(self) -> None:
-        recover(self._engine, prices=self._prices, retry_after=self._first_retry, suppression=self._suppression)
+        recover(self._engine, tariffs=self._tariffs, retry_after=self._first_retry, suppression=self._suppression)
 
     def _due(self) -> set[str]:
         with reading(self._engine) as connection:

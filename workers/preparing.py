@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,6 +23,7 @@ from kernel.clock import from_ms
 from kernel.errors import CarillonError
 from kernel.settings import Workspace
 from kernel.signing import Signer
+from kernel.sms_terms import Tariff, tariff_of
 from kernel.vocabulary import FailReason, SkipReason
 from store.engine import reading
 from store.ledger import Claim, ClaimedMessage
@@ -34,7 +34,7 @@ from templates.context import LOOKED_UP, contexts_of, person_columns
 from templates.mail import ComposedMail, MailStep
 from templates.sms import ComposedSms, SmsStep
 from workers.channels.port import Parcel
-from workers.flight import Passenger
+from workers.flight import Passenger, address_of
 from workers.limits.gate import Gate
 from workers.limits.retries import RetryPolicy, retry_policy
 
@@ -75,7 +75,7 @@ class Preparer:
         self._signer: Signer = workspace.signer()
         self._links = LinkRegistry(engine)
         self._versions: OrderedDict[int, PinnedCampaign] = OrderedDict()
-        self._prices = prices_micro(workspace)
+        self._tariffs = tariffs(workspace)
         self._policies: dict[int, RetryPolicy] = {}
         self._steps: OrderedDict[tuple[int, int, str], MailStep | SmsStep] = OrderedDict()
         with reading(engine) as connection:
@@ -190,7 +190,7 @@ class Preparer:
                 parcel=parcel,
                 planned_for=from_ms(message.planned_ms),
                 attempts=message.attempts,
-                price_micro=self._prices[lane],
+                price_micro=self._tariffs[lane].micro(address_of(parcel)),
                 retry=self._retry_of(pinned),
             )
         )
@@ -254,7 +254,6 @@ class Preparer:
         return pinned
 
 
-def prices_micro(workspace: Workspace) -> dict[str, int | None]:
-    """Return what one message or SMS part costs by gateway, in millionths of the currency; None without a price."""
-    prices = {name: getattr(gateway, "price", None) for name, gateway in workspace.settings.gateways.items()}
-    return {name: int(Decimal(price).scaleb(6)) if price else None for name, price in prices.items()}
+def tariffs(workspace: Workspace) -> dict[str, Tariff]:
+    """Return what one message or SMS part costs by gateway."""
+    return {name: tariff_of(gateway) for name, gateway in workspace.settings.gateways.items()}

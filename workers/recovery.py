@@ -13,6 +13,7 @@ from kernel.clock import from_ms
 from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.ids import boot_id, host_name
 from kernel.settings import SuppressionSettings
+from kernel.sms_terms import Tariff
 from kernel.vocabulary import FailReason
 from store.engine import reading, writing
 from store.ledger import (
@@ -41,13 +42,13 @@ _ENDINGS = {
 
 
 def recover(
-    engine: Engine, *, prices: Mapping[str, int | None], retry_after: timedelta, suppression: SuppressionSettings
+    engine: Engine, *, tariffs: Mapping[str, Tariff], retry_after: timedelta, suppression: SuppressionSettings
 ) -> int:
     """Settle every claim that has lost its worker; return how many.
 
     Args:
         engine: The database.
-        prices: What one part costs by lane, in millionths of the currency; lanes without a price may be left out.
+        tariffs: What one part costs by lane; lanes without a price may be left out.
         retry_after: When what had been deferred is tried again.
         suppression: What refusals that may pass lead to.
 
@@ -58,7 +59,7 @@ def recover(
     with reading(engine) as connection:
         candidates = abandoned(connection, host)
     return sum(
-        _settle(engine, candidate, host, boot, prices.get(candidate.lane), retry_after, suppression)
+        _settle(engine, candidate, host, boot, tariffs.get(candidate.lane, Tariff()), retry_after, suppression)
         for candidate in candidates
     )
 
@@ -73,7 +74,7 @@ def _settle(
     claim: Abandoned,
     host: str,
     boot: str,
-    price_micro: int | None,
+    tariff: Tariff,
     retry_after: timedelta,
     suppression: SuppressionSettings,
 ) -> bool:
@@ -97,9 +98,7 @@ def _settle(
         sending = sending_ids(connection, claim.id)
         to = addresses(connection, list(sending))
         outcomes = [
-            _outcome(
-                entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, 0, "")), to.get(m, ""), price_micro, now, retry_after
-            )
+            _outcome(entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, 0, "")), to.get(m, ""), tariff, now, retry_after)
             for m in sending
         ]
         write_outcomes(connection, claim.id, outcomes, suppression=suppression, recovered=True, last=False)
@@ -130,7 +129,8 @@ def _settle_blind(engine: Engine, claim: Abandoned, suppression: SuppressionSett
     return True
 
 
-def _outcome(entry: Entry, address: str, price_micro: int | None, now: datetime, retry_after: timedelta) -> Outcome:
+def _outcome(entry: Entry, address: str, tariff: Tariff, now: datetime, retry_after: timedelta) -> Outcome:
+    price_micro = tariff.micro(address)
     ending = _ENDINGS[entry.slot]
     is_sms = entry.parts > 0
     words = entry.text

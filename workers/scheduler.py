@@ -30,7 +30,7 @@ from workers.asking import Asker
 from workers.dispatcher import Dispatcher
 from workers.inbound.imap import collect_mailboxes
 from workers.inbound.maildir import collect_maildirs
-from workers.preparing import prices_micro
+from workers.preparing import tariffs
 from workers.recovery import recover
 from workers.settling import resend_by_policy
 
@@ -64,7 +64,7 @@ class Ticker:
         settings = self._workspace.settings
         recover(
             self._engine,
-            prices=prices_micro(self._workspace),
+            tariffs=tariffs(self._workspace),
             retry_after=duration(settings.limits.first_retry),
             suppression=settings.suppression,
         )

@@ -86,7 +86,7 @@ def test_what_a_dead_worker_left_is_kept_as_recovered_acceptances_too(engine: En
     seed_messages(engine, 4)
     mine, recorder = abandon(engine, tmp_path, timedelta(hours=1))
     recorder.close(remove=False)
-    assert recover(engine, prices={}, retry_after=timedelta(seconds=20), suppression=SuppressionSettings()) == 1
+    assert recover(engine, tariffs={}, retry_after=timedelta(seconds=20), suppression=SuppressionSettings()) == 1
     assert kept(engine, "message_id", "ending", "code", "enhanced", "recovered", "claim_id") == [
         (1, "accepted", 250, "2.0.0", True, mine.id),
         (2, "in_doubt", 0, "", True, mine.id),

@@ -269,7 +269,7 @@ def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engin
     seed_messages(engine, 4)
     mine, recorder = abandon(engine, tmp_path, timedelta(hours=1))
     recorder.close(remove=False)  # The lock goes as it does when a process dies.
-    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
+    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
     with reading(engine) as connection:
         got = [row.state for row in connection.execute(select(messages).order_by(messages.c.id))]
         sent = connection.execute(select(messages).where(messages.c.state == "sent")).one()
@@ -284,11 +284,11 @@ def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engin
 def test_a_living_workers_chunk_is_left_alone_until_its_lease_runs_out(engine: Engine, tmp_path: Path) -> None:
     seed_messages(engine, 4)
     _, recorder = abandon(engine, tmp_path, timedelta(hours=1))
-    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 0
+    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 0
     assert states(engine) == {"claimed": 4}
     with writing(engine) as connection:
         connection.execute(update(claims).values(lease_until=datetime.now(UTC) - timedelta(seconds=1)))
-    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
+    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
     assert states(engine) == {"sent": 1, "in_doubt": 1, "failed": 1, "planned": 1}
     recorder.close(remove=True)
 
@@ -297,5 +297,5 @@ def test_after_a_restart_of_the_machine_the_recorder_is_not_believed(engine: Eng
     seed_messages(engine, 4)
     _, recorder = abandon(engine, tmp_path, timedelta(seconds=-1), boot="before")
     recorder.close(remove=False)
-    assert recover(engine, prices={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
+    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
     assert states(engine) == {"in_doubt": 4}

@@ -8,7 +8,14 @@ from kernel.gateways import HttpReceipt
 from kernel.vocabulary import MessageEventKind
 from workers.inbound import http, kannel
 from workers.inbound.callbacks import CallbackError
-from workers.inbound.replies import STOP_WORDS, Reply, reading_of
+from workers.inbound.replies import (
+    CHINESE_STOP_LETTERS,
+    HELP_WORDS,
+    START_WORDS,
+    STOP_WORDS,
+    Reply,
+    reading_of,
+)
 from workers.inbound.sms import international
 
 
@@ -16,6 +23,23 @@ from workers.inbound.sms import international
 def test_every_stop_word_stops_however_it_is_typed(word: str) -> None:
     for text in (word, word.upper(), f"  {word.capitalize()} \r\n", f"{word}.", f'"{word}!"'):
         assert reading_of(text) is Reply.STOP, text
+
+
+@pytest.mark.parametrize("letter", sorted(CHINESE_STOP_LETTERS))
+def test_a_single_letter_stops_where_texts_ask_for_it_and_answers_a_question_elsewhere(letter: str) -> None:
+    for text in (letter, letter.upper(), f" {letter}. ", chr(ord(letter) - ord("a") + 0xFF41)):
+        assert reading_of(text, "+8613800138000") is Reply.STOP
+        assert reading_of(text, "+12125550100") is Reply.OTHER
+        assert reading_of(text) is Reply.OTHER
+
+
+def test_the_words_the_law_and_the_carriers_name_are_all_there() -> None:
+    said = "STOP STOPALL UNSUBSCRIBE END QUIT REVOKE OPTOUT OPT-OUT CANCEL REMOVE ARRET STOPP BAJA TD 退订 拒收"
+    assert {reading_of(word) for word in [*said.split(), "Opt Out", "stop all"]} == {Reply.STOP}
+    assert {reading_of(word) for word in ("START", "Unstop", "yes")} == {Reply.START}
+    assert {reading_of(word) for word in ("HELP", "info?", "Aide", "帮助")} == {Reply.HELP}
+    assert not STOP_WORDS & START_WORDS
+    assert not HELP_WORDS & (STOP_WORDS | START_WORDS)
 
 
 WIDE_STOP = "\uff33\uff34\uff2f\uff30"

@@ -1,4 +1,4 @@
-"""What an incoming SMS says: stop, start, or something for people to read. Pure.
+"""What an incoming SMS says: stop, start, help, or something for people to read. Pure.
 
 Only a message that is one keyword and nothing else counts: "please don't stop" stops nothing.
 
@@ -16,36 +16,59 @@ from enum import StrEnum
 class Reply(StrEnum):
     STOP = "stop"
     START = "start"
+    HELP = "help"
     OTHER = "other"
 
 
-STOP_WORDS = frozenset(
-    {
-        *(
-            "stop",
-            "stopall",
-            "unsubscribe",
-            "end",
-            "quit",
-            "cancel",
-            "revoke",
-            "optout",
-            "opt-out",
-            "opt out",
-            "remove",
-        ),
-        *("arret", "arrêt", "stopp", "abmelden", "abbestellen", "baja", "alto", "cancelar", "parar", "sair"),
-        *("cancella", "stopper", "afmelden", "avsluta", "стоп", "отписаться"),
-        *("r", "t", "td", "n", "退订", "拒收", "退訂", "停止", "取消"),
-    }
-)
-START_WORDS = frozenset({"start", "unstop", "yes", "开始", "订阅"})
+_STOP = """
+stop, stopall, stop all, unsubscribe, end, quit, cancel, revoke, optout, opt-out, opt out, remove, remove me
+arret, arrêt, arreter, arrêter, désinscription, désabonner, stop sms
+stopp, abmelden, abbestellen, austragen, keine sms
+baja, alto, cancelar, darse de baja, parar, sair, remover
+cancella, cancellami, disiscrivi, afmelden, uitschrijven, stopper, afmeld, avsluta, avregistrera, lopeta
+rezygnuję, wypisz, стоп, отписаться, отписка, iptal
+td, qx, 退订, 退訂, 拒收, 取消, 停止, 配信停止, 수신거부
+"""
+_START = """
+start, unstop, yes, resume, subscribe, opt-in, optin, opt in
+reprendre, anmelden, alta, старт
+开始, 订阅, 訂閱, 恢复
+"""
+_HELP = "help, info, aide, hilfe, ayuda, aiuto, ajuda, помощь, 帮助, 幫助"
+
 _TRIMMED = " \t\r\n.,!?;:'\"“”‘’«»()[]-–—_*…。"
 
 
-def reading_of(text: str) -> Reply:
-    """Return what an incoming SMS asks for; letter case, width and punctuation around the word do not matter."""
-    word = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_TRIMMED)
-    if word in STOP_WORDS:
+def _folded(text: str) -> str:
+    """Return a text as it is compared: width, case, spaces and punctuation around it do not matter."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_TRIMMED)
+
+
+def _words(table: str) -> frozenset[str]:
+    return frozenset(_folded(word) for line in table.strip().splitlines() for word in line.split(","))
+
+
+STOP_WORDS = _words(_STOP)
+CHINESE_STOP_LETTERS = frozenset("rtn")
+"""What Chinese texts ask people to answer; from anywhere else an N is the answer to a question."""
+_CHINA = "+86"
+START_WORDS = _words(_START)
+HELP_WORDS = _words(_HELP)
+_READINGS = {
+    **dict.fromkeys(HELP_WORDS, Reply.HELP),
+    **dict.fromkeys(START_WORDS, Reply.START),
+    **dict.fromkeys(STOP_WORDS, Reply.STOP),
+}
+
+
+def reading_of(text: str, sender: str = "") -> Reply:
+    """Return what an incoming SMS asks for; letter case, width and punctuation around the words do not matter.
+
+    Args:
+        text: The SMS.
+        sender: Its number in E.164.
+    """
+    word = _folded(text)
+    if word in CHINESE_STOP_LETTERS and sender.startswith(_CHINA):
         return Reply.STOP
-    return Reply.START if word in START_WORDS else Reply.OTHER
+    return _READINGS.get(word, Reply.OTHER)

@@ -97,7 +97,7 @@ def record_incoming(connection: Connection, row: InboxRow, incoming: Sequence[In
 
 
 def _record_one(connection: Connection, row: InboxRow, index: int, number: str, text: str) -> str:
-    reading, at = reading_of(text), row.received_at
+    reading, at = reading_of(text, number), row.received_at
     answered = last_message_to(connection, channel=Channel.SMS, address=number)
     if reading is Reply.STOP:
         withdraw_address(
@@ -128,7 +128,7 @@ def _record_one(connection: Connection, row: InboxRow, index: int, number: str, 
     if reading is Reply.START:
         # A repeated callback must not undo a STOP that came in between.
         return _start(connection, number, text, at) if new else "start again: a repeat, ignored"
-    return "reply"
+    return "help" if reading is Reply.HELP else "reply"
 
 
 def _start(connection: Connection, number: str, text: str, at: datetime) -> str:

@@ -16,6 +16,7 @@ from email_validator import EmailNotValidError, validate_email
 from campaigns.calendar import Window, clock_of, fire_times, next_fire_time
 from campaigns.compiling import check_template
 from campaigns.schema import RECIPIENT, CampaignSpec, parse_at
+from campaigns.sms_checks import about_sms
 from kernel.documents import Document, did_you_mean
 from kernel.errors import InputError, Problem
 from kernel.quantities import minor_exponent, parse_duration
@@ -240,7 +241,11 @@ class Check:
 
 def warnings(document: Document, spec: CampaignSpec, workspace: Workspace, *, now: datetime) -> list[Problem]:
     """Return what is allowed in a campaign but is perhaps not meant."""
-    return [*_about_time(document, spec, workspace, now), *_about_goal(document, spec)]
+    return [
+        *_about_time(document, spec, workspace, now),
+        *_about_goal(document, spec),
+        *about_sms(document, spec, workspace),
+    ]
 
 
 def _about_time(document: Document, spec: CampaignSpec, workspace: Workspace, now: datetime) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email_validator import EmailNotValidError, validate_email
 
 from campaigns.calendar import Window, earliest_send, zone_named
+from campaigns.numbers import zone_of
 from campaigns.schema import CampaignSpec
 from kernel.clock import to_ms
 from kernel.quantities import parse_duration
@@ -110,7 +111,8 @@ def judge(case: Case, evidence: Evidence, at: datetime) -> Verdict:
         return Skip(SkipReason.TOO_LATE)
     window = Window.of(case.spec.window_of(case.step))
     if not window.always:
-        zone = zone_named(case.zone, case.spec.schedule.default_zone or "UTC")
+        known = case.zone or (zone_of(case.address) if case.channel is Channel.SMS and case.address else None)
+        zone = zone_named(known, case.spec.schedule.default_zone or "UTC")
         opens_at = earliest_send(at, zone, window).astimezone(UTC)
         if opens_at > at:
             return Wait(opens_at)

@@ -26,6 +26,8 @@ from campaigns.preflight import Finding, preflight
 from campaigns.rehearsal import Rehearsed, rehearse
 from campaigns.rendering import Rendered, Renderer
 from campaigns.shadow_scores import scores_as_of
+from campaigns.sms_forecast import TextForecast, forecast_texts
+from campaigns.sms_remarks import about_texts
 from campaigns.versions import PinnedCampaign, content_of, pin
 from kernel.errors import CarillonError
 from kernel.settings import Workspace
@@ -57,6 +59,7 @@ class Plan:
     first_send_at: datetime | None = None
     last_send_at: datetime | None = None
     estimate: Estimate = field(default_factory=Estimate)
+    texts: tuple[TextForecast, ...] = ()
     segments: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     sample: Rendered | None = None
@@ -110,7 +113,7 @@ def _counted(
 ) -> Plan:
     rehearsed = rehearse(connection, pinned, at=head.fires_at)
     renderer = Renderer(connection, workspace, pinned, now=head.fires_at)
-    guess = estimate(workspace, pinned, rehearsed, renderer)
+    texts = forecast_texts(workspace, pinned, rehearsed, renderer)
     sample: Rendered | None = None
     if rehearsed.sample is not None:
         try:
@@ -119,6 +122,7 @@ def _counted(
             notes.append(f"the sample cannot be rendered: {error}")
     sizes = _sizes(connection, workspace, pinned, head.fires_at)
     notes.extend(_about_people(rehearsed, sizes, head))
+    notes.extend(about_texts(workspace, pinned, texts))
     return Plan(
         name=head.name,
         state=head.state,
@@ -133,7 +137,8 @@ def _counted(
         per_day=_per_day(rehearsed, ZoneInfo(workspace.settings.timezone)),
         first_send_at=rehearsed.first_at,
         last_send_at=rehearsed.last_at,
-        estimate=guess,
+        estimate=estimate(workspace, pinned, rehearsed, texts),
+        texts=tuple(texts),
         segments=sizes,
         warnings=tuple(notes),
         sample=sample,

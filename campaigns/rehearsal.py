@@ -15,7 +15,7 @@ from campaigns.evidence import gather
 from campaigns.judging import Case, Contactable, Evidence, Go, Skip, Wait, judge
 from campaigns.versions import PinnedCampaign
 from kernel.clock import to_ms
-from kernel.vocabulary import MessageState, SkipReason
+from kernel.vocabulary import Channel, MessageState, SkipReason
 from store.types import Instant
 
 _FIRST_ID = -(2**62)
@@ -27,7 +27,8 @@ _MOST_WAITS = 5
 class Rehearsed:
     """What a run would come to. `hours` counts messages by the full hour they leave in and by channel.
 
-    `sample` is step and contact of the first message that would leave; `texts` some of those that would be SMS.
+    `sample` is step and contact of the first message that would leave; `texting` has contacts and numbers of those that
+    would be SMS, by step.
     """
 
     people: int
@@ -39,7 +40,7 @@ class Rehearsed:
     first_at: datetime | None = None
     last_at: datetime | None = None
     sample: tuple[int, int] | None = None
-    texts: list[tuple[int, int]] = field(default_factory=list)
+    texting: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
 
 
 def rehearse(connection: Connection, pinned: PinnedCampaign, *, at: datetime) -> Rehearsed:
@@ -124,8 +125,8 @@ def _count(one: Case, rehearsed: Rehearsed, at: datetime) -> None:
     place = (one.step, one.contact_id)
     if rehearsed.sample is None:
         rehearsed.sample = place
-    if channel == "sms" and len(rehearsed.texts) < 20:
-        rehearsed.texts.append(place)
+    if one.channel is Channel.SMS:
+        rehearsed.texting.setdefault(one.step, []).append((one.contact_id, one.address or ""))
 
 
 def _places() -> FromClause:

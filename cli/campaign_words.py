@@ -8,8 +8,11 @@ from campaigns.applying import Applied, Change
 from campaigns.planning import Plan
 from campaigns.preflight import in_words
 from campaigns.rendering import Rendered
+from campaigns.sms_forecast import TextForecast
 from cli.shared import console
 from kernel.quantities import format_minor
+
+_ALPHABETS = {"gsm7": "the GSM alphabet", "ucs2": "UCS-2"}
 
 
 def print_plan(plan: Plan) -> None:
@@ -29,8 +32,8 @@ def print_plan(plan: Plan) -> None:
             _line(f"  {day}    {_counts(channels)}")
         if plan.first_send_at and plan.last_send_at:
             _line(f"  first, last   {_at(plan.first_send_at)}, {_at(plan.last_send_at)}")
-        if plan.estimate.sms_parts:
-            _line(f"  SMS parts     about {plan.estimate.sms_parts:,}")
+        for text in plan.texts:
+            _print_texts(text)
         for currency, minor in plan.estimate.cost.items():
             if minor:
                 _line(f"  cost          about {format_minor(minor, currency)}")
@@ -51,6 +54,19 @@ def _print_findings(plan: Plan) -> None:
         people = f" [{in_words(finding.people)}]" if finding.people else ""
         kind = "would not leave" if finding.fails else "worth mending"
         _line(f"  step {finding.step}, {kind}: {finding.message}{people}", style="red" if finding.fails else "yellow")
+
+
+def _print_texts(text: TextForecast) -> None:
+    """Print what the texts of one step come to: parts, alphabet, money by country, and the letters that cost."""
+    about = "" if text.exact else "about "
+    alphabets = ", ".join(f"{count:,} in {_ALPHABETS[name]}" for name, count in text.encodings.items())
+    _line(f"  step {text.step} by SMS {about}{text.parts:,} parts of {text.messages:,} texts ({alphabets})")
+    for country, bill in text.countries.items():
+        cost = "no price" if bill.cost is None else f"{bill.cost:,.2f}"
+        _line(f"    to {country}       {bill.messages:,} texts, {about}{bill.parts:,} parts, {cost}")
+    for dear in text.dear:
+        where = f"{dear.path}:{dear.line}:{dear.column}" if dear.path else "in the recipients' data"
+        _line(f"    {where}: {dear.shown} ({dear.name}), in {dear.texts:,} of {text.rendered:,} texts: {dear.remedy}")
 
 
 def print_applied(applied: Applied, now: datetime) -> None:

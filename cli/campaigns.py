@@ -16,6 +16,7 @@ from campaigns.planning import Plan
 from campaigns.planning import plan as plan_campaigns
 from campaigns.previewing import preview as preview_message
 from campaigns.schema import json_schema
+from campaigns.sms_forecast import TextForecast
 from cli import campaign_words, runs
 from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, reporting_errors
 from kernel.clock import system_clock
@@ -106,6 +107,7 @@ def _plan_json(one: Plan) -> dict[str, Any]:
         "last_send_at": one.last_send_at,
         "cost_estimate": one.estimate.cost,
         "sms_parts": one.estimate.sms_parts,
+        "texts": [_texts_json(text) for text in one.texts],
         "segments": one.segments,
         "warnings": one.warnings,
         "preflight": [asdict(finding) for finding in one.preflight],
@@ -113,6 +115,19 @@ def _plan_json(one: Plan) -> dict[str, Any]:
         if sample is None
         else {"contact": sample.contact, "subject": sample.subject, "text": sample.text},
     }
+
+
+def _texts_json(text: TextForecast) -> dict[str, Any]:
+    whole = asdict(text)
+    whole["countries"] = {
+        country: {
+            "messages": bill.messages,
+            "parts": bill.parts,
+            "cost": None if bill.cost is None else f"{bill.cost:.6f}",
+        }
+        for country, bill in text.countries.items()
+    }
+    return whole
 
 
 @reporting_errors

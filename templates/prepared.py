@@ -20,7 +20,7 @@ from templates.context import SHAPE
 from templates.filters import template_filters
 from templates.links import BadLink
 from templates.markup import Source
-from templates.problems import Place, TemplateProblem, problem_at, refused
+from templates.problems import Place, TemplateProblem, one_line, problem_at, refused
 from templates.sandbox import Names, Sandbox
 from templates.sources import Piece, pieces_of, reference, resolved, text_of
 
@@ -66,7 +66,7 @@ class Renderer:
             return "".join(self._template.root_render_func(context))
         except FAILURES as error:
             where = self._place_of(error)
-            raise TemplateProblem(f"{where}: {_in_words(error)}") from error
+            raise TemplateProblem(f"{where}: {one_line(_in_words(error))}") from error
         finally:
             RENDERING.reset(token)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kernel.errors import CarillonError, InputError, Problem
 
+_MOST_OF_A_REASON = 400
 SHOWN_UNDER = "templates/"
 """How problems name a file: as the workspace's folder does."""
 
@@ -23,6 +24,14 @@ class Place:
 
 class TemplateProblem(CarillonError):
     """This one message cannot be composed: its data and its template do not fit. Others are not affected."""
+
+
+def one_line(reason: str) -> str:
+    """Return a reason so that it can be stored and printed: a line of at most 400 characters, none of them harmful."""
+    shown = reason if len(reason) <= _MOST_OF_A_REASON else f"{reason[: _MOST_OF_A_REASON - 1]}…"
+    if shown.isprintable():
+        return shown
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
 
 
 def refused(place: Place, message: str, hint: str = "") -> InputError:

@@ -18,17 +18,39 @@ from kernel.errors import CarillonError
 from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import PENDING_STATES
 from store.engine import open_database, reading, writing
-from store.ledger import open_lane
+from store.lanes import open_lane
 from store.tables import lanes, messages
 from tests.faults.checker import Facts, Judgement, judge
 from tests.faults.stage import SETTINGS
 from tests.servers.truth import Taken, TruthLog, read_truth
 from tests.servers.truth_sink import Fault, TruthServer, TruthSink
+from tests.servers.truth_sms import TruthProvider, TruthProviderServer, plan_of
 from workers.drain import Drain
 
 LEASE = timedelta(seconds=4)
 """A claim whose commit went unheard belongs to nobody until its lease is over."""
 ENVIRONMENT = {"CARILLON_SECRET_KEY": "k" * 64}
+
+
+SMS_SETTINGS = """\
+brand: {{name: Acme, postal_address: "1 Dock Road, Leeds"}}
+senders:
+  default: {{name: Acme, email: hello@acme.example}}
+gateways:
+  texts:
+    type: http
+    url: "http://127.0.0.1:{port}/send"
+    json_body: {{to: "{{to}}", text: "{{text}}", ref: "{{ref}}"}}
+    timeout: 2s
+    concurrency: 4
+    reply: {{status: status, accepted: ["0"], transient: ["1"], gateway_id: id}}{more}
+limits: {{first_retry: 1s}}
+"""
+SMS_SPEC: dict[str, Any] = {
+    "audience": {"segment": "everyone"},
+    "schedule": {"at": "2026-01-01 09:00"},
+    "steps": [{"sms": "note", "gateway": "texts"}],
+}
 
 
 class Bench:
@@ -44,6 +66,7 @@ class Bench:
         self.workers: Engine = self.engine
         """What the worker's core is given; another one where its way to the database is spoilt."""
         self.failures: list[str] = []
+        self.port = 0
         self._drain: Drain | None = None
         self._closers: list[Callable[[], Any]] = []
         self.workspace: Workspace
@@ -57,8 +80,18 @@ class Bench:
         self.use_port(server.port)
         return sink
 
+    def provider(self, *plan: str, **more: Any) -> TruthProvider:
+        """Start an SMS provider of this process, and write the settings for its port."""
+        provider = TruthProvider(self.log, plan_of(*plan), **more)
+        server = TruthProviderServer(provider)
+        server.__enter__()
+        self._closers.append(server.__exit__)
+        self.use_port(server.port)
+        return provider
+
     def use_port(self, port: int, more: str = "") -> None:
         """Write the settings; the gateway is at this port."""
+        self.port = port
         (self.root / "carillon.yaml").write_text(self.settings.format(port=port, more=more), encoding="utf-8")
         self.workspace = load_workspace(self.root, ENVIRONMENT)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checker import Facts
+from tests.faults.bench import SMS_SETTINGS, Bench
+from tests.faults.checker import Facts, Judgement
 from tests.faults.matrix import CELLS
 from tests.faults.stage import Stage
 
@@ -139,5 +140,34 @@ def quiet(stage: Stage, note: Callable[..., None]) -> Callable[..., None]:
             drained_s=round(time.monotonic() - started, 1),
         )
         assert judgement.broken == []
+
+    return finish
+
+
+@pytest.fixture
+def bench(database_url: str, tmp_path: Path) -> Iterator[Bench]:
+    """A worker's core in this process, for e-mail, over each kind of database."""
+    made = Bench(tmp_path / "shop", database_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sms_bench(database_url: str, tmp_path: Path) -> Iterator[Bench]:
+    """A worker's core in this process, for SMS over HTTP, over each kind of database."""
+    made = Bench(tmp_path / "shop", database_url, settings=SMS_SETTINGS)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def weigh(note: Callable[..., None]) -> Callable[..., Judgement]:
+    """Judge a bench, keep the figures, and fail on any invariant that does not hold."""
+
+    def finish(bench: Bench, facts: Facts) -> Judgement:
+        judgement = bench.judge(facts)
+        note(messages=judgement.planned, accepted=judgement.accepted, in_doubt=judgement.in_doubt, crashes=0)
+        assert judgement.broken == []
+        return judgement
 
     return finish

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from textwrap import dedent
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Engine, func, insert, select, update
 
 from campaigns.applying import apply
 from store.engine import reading, writing
-from store.tables import accounts, consents, contacts, runs
+from store.tables import accounts, campaign_versions, consents, contacts, messages, runs
+from tests.faults.bench import SMS_SPEC
 from tests.faults.stage import Stage
-from tests.seeding import LONG_AGO
+from tests.seeding import LONG_AGO, seed_messages
 
 CAMPAIGN = """\
 audience: {segment: everybody}
@@ -47,6 +48,7 @@ def apply_campaigns(stage: Stage, **campaigns: str) -> None:
     """Write campaign files and all they need, and apply them: their time has come, so that they fire at once."""
     files = {
         "segments/everybody.yaml": "subject: contact\nwhere: {everyone: true}\n",
+        "segments/all-too.yaml": "subject: contact\nwhere: {everyone: true}\n",
         "templates/hello/subject.txt": "Hello {{ contact.first_name }}\n",
         "templates/hello/body.html": "<p>Hello {{ contact.first_name }}</p>\n",
         **{f"campaigns/{name}.yaml": text for name, text in campaigns.items()},
@@ -62,3 +64,11 @@ def fired(stage: Stage) -> int:
     """Return how many runs stand in the database."""
     with reading(stage.engine) as connection:
         return int(connection.execute(select(func.count()).select_from(runs)).scalar_one())
+
+
+def seed_sms(engine: Engine, count: int) -> None:
+    """Plan SMS of one run, due now, to the lane `texts`."""
+    seed_messages(engine, count, lane="texts", spec=SMS_SPEC)
+    with writing(engine) as connection:
+        connection.execute(update(messages).values(channel="sms"))
+        connection.execute(update(campaign_versions).values(files={"note.txt": "Hello {{ contact.first_name }}"}))

@@ -1,7 +1,8 @@
 """An SMTP server that tells the truth on disk before it answers, and misbehaves at any stage by plan.
 
-A plan is a list of faults, `stage:act[:times[:after]]`: at the stages connect, ehlo, mail, rcpt, data, body, dot and
-quit, the first `times` passes (1; `*` for all) after `after` others (0) meet the act instead of the usual answer:
+A plan is a list of faults, `stage:act[:times[:after]]`: at the stages connect, ehlo, starttls, auth, mail, rcpt, data,
+body, dot and quit, the first `times` passes (1; `*` for all) after `after` others (0) meet the act instead of the usual
+answer:
 
     reset     the connection is reset               close    it is closed without a word
     lost      (dot) reset, the message not kept     kept     (dot) kept, then reset
@@ -21,14 +22,14 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.servers.truth import TruthLog, mail_taken
 
 EXTENSIONS = (b"PIPELINING", b"SIZE 10485760", b"8BITMIME", b"SMTPUTF8", b"ENHANCEDSTATUSCODES")
-STAGES = ("connect", "ehlo", "mail", "rcpt", "data", "body", "dot", "quit")
+STAGES = ("connect", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "body", "dot", "quit")
 
 
 @dataclass(slots=True)
@@ -42,9 +43,9 @@ class Fault:
     passed: int = 0
 
     @classmethod
-    def read(cls, text: str) -> Fault:
+    def read(cls, text: str, stages: Sequence[str] = STAGES) -> Fault:
         stage, _, rest = text.partition(":")
-        if stage not in STAGES:
+        if stage not in stages:
             raise ValueError(f"no stage {stage!r}")
         if rest.startswith("="):
             act, _, rest = rest.partition(";")
@@ -67,20 +68,41 @@ class TruthSink:
     log: TruthLog
     plan: list[Fault] = field(default_factory=list)
     extensions: Sequence[bytes] = EXTENSIONS
-    auth: tuple[str, str] | None = None
+    auth: bool = False
     tls: ssl.SSLContext | None = None
     open: set[asyncio.Transport] = field(default_factory=set)
     connections: int = 0
     mails: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    helo: bool = False
+    """Whether HELO is answered although EHLO meets a fault."""
     struck: int = 0
     delay_s: float = 0.0
+    receive_buffer: int | None = None
+    greylist: bool = False
+    chance: Callable[[str], str | None] | None = None
+    """Asked at each stage for an act of its own, after the plan."""
+    envelopes: set[tuple[str, str]] = field(default_factory=set)
+    """Every pair of sender and recipient that was named."""
 
     def act(self, stage: str) -> str | None:
         for fault in self.plan:
             if fault.stage == stage and fault.strikes():
                 self.struck += 1
                 return fault.act
-        return None
+        act = self.chance(stage) if self.chance else None
+        self.struck += act is not None
+        return act
+
+    def heard(self) -> str:
+        """Return every command that was said."""
+        return "\n".join(self.lines)
+
+    def too_early(self, sender: str, recipient: str) -> bool:
+        """Tell whether a greylist sees this pair for the first time."""
+        new = (sender, recipient) not in self.envelopes
+        self.envelopes.add((sender, recipient))
+        return new and self.greylist
 
 
 class _Session(asyncio.Protocol):
@@ -135,9 +157,13 @@ class _Session(asyncio.Protocol):
 
     def command(self, line: str) -> None:
         verb = line[:4].upper()
+        self.sink.lines.append(line)
         if verb in ("EHLO", "HELO"):
             extra = [*((b"AUTH PLAIN LOGIN",) if self.sink.auth else ()), *self.sink.extensions]
             lines = [b"truth", *(extra if verb == "EHLO" else ())]
+            if verb == "HELO" and self.sink.helo:
+                self.transport.write(b"250 truth\r\n")
+                return
             last = len(lines) - 1
             self.answer(
                 "ehlo", b"".join(b"250%s%s\r\n" % (b" " if i == last else b"-", t) for i, t in enumerate(lines))
@@ -149,10 +175,17 @@ class _Session(asyncio.Protocol):
             self.named = False
         elif verb == "RCPT":
             self.recipient = line[line.index("<") + 1 : line.index(">")]
-            if self.mailed:
+            early = self.sink.too_early(self.sender, self.recipient)
+            if early:
+                self.transport.write(b"451 4.7.1 greylisted, come again\r\n")
+            elif self.mailed:
                 self.named = self.answer("rcpt", b"250 2.1.5 ok\r\n")
             else:
                 self.transport.write(b"503 5.5.1 MAIL first\r\n")
+        elif verb == "STAR":
+            self.answer("starttls", b"454 4.7.0 TLS not available\r\n")
+        elif verb == "AUTH":
+            self.answer("auth", b"235 2.7.0 welcome\r\n")
         elif verb == "DATA":
             if not self.named:
                 self.transport.write(b"554 5.5.1 no valid recipients\r\n")
@@ -182,13 +215,13 @@ class _Session(asyncio.Protocol):
             self.misbehave(act, b"250 2.0.0 queued\r\n")
 
     def answer(self, stage: str, usual: bytes) -> bool:
-        """Give the usual answer and return True, or misbehave."""
+        """Give the usual answer or misbehave; return whether the client was told yes."""
         act = self.sink.act(stage)
         if act is None:
             self.transport.write(usual)
             return True
         self.misbehave(act, usual)
-        return False
+        return act == "drip" or act.startswith(("=2", "=3"))  # Odd as it is, it says yes.
 
     def misbehave(self, act: str, usual: bytes) -> None:
         if act in ("reset", "lost", "kept"):
@@ -247,7 +280,10 @@ class TruthServer:
     async def _serve(self) -> None:
         sink = self.sink
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await self._loop.create_server(lambda: _Session(sink), "127.0.0.1", self.port, ssl=sink.tls)
+        door = socket.create_server(("127.0.0.1", self.port))
+        if sink.receive_buffer is not None:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, sink.receive_buffer)
+        server = await self._loop.create_server(lambda: _Session(sink), sock=door, ssl=sink.tls)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()

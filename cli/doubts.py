@@ -79,11 +79,13 @@ def _settled_by(doubt: Doubt, workspace: Workspace) -> str:
             "a bounce, an open or a click, by itself; or the relay's log: "
             f"carillon ledger settle --mail-log FILE --gateway {doubt.gateway}"
         )
+    from workers.reconcilers.registry import is_asked
+
     gateway = workspace.settings.gateways.get(doubt.gateway)
     kind = f", a {gateway.type} gateway," if gateway else ""
-    return (
-        f"a delivery receipt from {doubt.gateway}{kind} or a click, by itself; or the provider's own list of messages"
-    )
+    asked = "the provider's word, asked for by the scheduler" if gateway and is_asked(gateway) else ""
+    others = f"; {asked}" if asked else "; or the provider's own list of messages"
+    return f"a delivery receipt from {doubt.gateway}{kind} or a click, by itself{others}"
 
 
 def _ago(since: datetime, now: datetime) -> str:

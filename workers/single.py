@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 from kernel.errors import ConfigError, OutcomeUnknown, PermanentError, TransientError
 from kernel.settings import Workspace
@@ -12,6 +13,9 @@ from templates.sms import ComposedSms
 from workers.channels.port import Parcel, Receipt
 from workers.channels.registry import open_channel
 
+_PATIENCE_S = 660.0
+"""Longer than any channel waits for an answer (RFC 5321 4.5.3.2.6: ten minutes after the final dot)."""
+
 
 @dataclass(slots=True)
 class SingleFlight:
@@ -19,6 +23,7 @@ class SingleFlight:
 
     receipt: Receipt | None = None
     error: PermanentError | TransientError | OutcomeUnknown | None = None
+    told: threading.Event = field(default_factory=threading.Event)
 
     def commit(self, index: int) -> None:
         """Nothing to keep: the caller decides what an unknown outcome means."""
@@ -29,18 +34,22 @@ class SingleFlight:
     def accepted(self, index: int, receipt: Receipt) -> None:
         """Keep the receipt."""
         self.receipt = receipt
+        self.told.set()
 
     def refused(self, index: int, error: PermanentError) -> None:
         """Keep the error."""
         self.error = error
+        self.told.set()
 
     def deferred(self, index: int, error: TransientError) -> None:
         """Keep the error."""
         self.error = error
+        self.told.set()
 
     def unknown(self, index: int, error: OutcomeUnknown) -> None:
         """Keep the error."""
         self.error = error
+        self.told.set()
 
 
 def send_one(workspace: Workspace, lane: str, content: ComposedMail | ComposedSms, *, ref: str = "") -> Receipt:
@@ -56,7 +65,10 @@ def send_one(workspace: Workspace, lane: str, content: ComposedMail | ComposedSm
         raise ConfigError(f"carillon.yaml has no gateway {lane!r}")
     flight = SingleFlight()
     try:
-        channel.deliver([Parcel(index=0, message_id=0, ref=ref, content=content)], flight, lambda: True)
+        parcel = Parcel(index=0, message_id=0, ref=ref, content=content)
+        # A straggler: somebody waits for this one answer, so wait as long as the channel does.
+        if channel.deliver([parcel], flight, lambda: True) and not flight.told.wait(_PATIENCE_S):
+            raise OutcomeUnknown(f"gateway {lane!r} has not answered")
     finally:
         channel.close()
     if flight.error is not None:

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 import trustme
 
-from kernel.errors import GatewayDown
+from kernel.errors import GatewayDown, OutcomeUnknown
 from kernel.gateways import HttpGateway
+from kernel.settings import load_workspace
 from tests.contract.test_channels import sms
 from tests.servers.chaos_http import ChaosServer
 from tests.servers.flights import RememberingFlight
 from workers.channels.http import HttpChannel
 from workers.http import client, delivery
 from workers.recorder import Fenced
+from workers.single import send_one
 
 
 def channel(port: int, *, scheme: str = "http", **more: Any) -> HttpChannel:
@@ -171,6 +173,25 @@ def test_one_silent_request_holds_up_nobody_and_is_told_when_it_is_known(
         time.sleep(0.01)
     assert flight.endings[0] == "accepted"
     way.close()
+
+
+@pytest.mark.parametrize(("text", "error"), [("late:1", None), ("silence", OutcomeUnknown)])
+def test_a_single_message_is_waited_for(
+    server: ChaosServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, error: type[Exception] | None
+) -> None:
+    monkeypatch.setattr(delivery, "PATIENCE_S", 0.1)
+    (tmp_path / "carillon.yaml").write_text(
+        'brand: {name: Acme, postal_address: "1 Dock Road"}\nsenders: {default: {name: A, email: a@acme.example}}\n'
+        f"gateways: {{text: {{type: http, url: 'http://127.0.0.1:{server.port}/', timeout: 2s,\n"
+        '  json_body: {text: "{text}"}, reply: {status: result.status, accepted: ["0"], gateway_id: result.id}}}\n',
+        encoding="utf-8",
+    )
+    shop, content = load_workspace(tmp_path, {}), sms(text).content
+    if error is None:
+        assert send_one(shop, "text", content).gateway_id == "gw-1"
+    else:
+        with pytest.raises(error):
+            send_one(shop, "text", content)
 
 
 def test_a_gateway_that_leaves_every_seat_without_an_answer_is_down(

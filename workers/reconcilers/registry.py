@@ -12,6 +12,11 @@ from workers.reconcilers.tencent import TencentReconciler
 from workers.reconcilers.twilio import TwilioReconciler
 
 
+def is_asked(gateway: Gateway) -> bool:
+    """Tell whether a gateway can be asked."""
+    return isinstance(gateway, TwilioGateway | AliyunGateway | TencentGateway)
+
+
 def open_reconciler(gateway: Gateway | None) -> Reconciler | None:
     """Return how to ask a gateway; None where it cannot be asked."""
     match gateway:

@@ -71,6 +71,7 @@ def parcels(count: int, octets: int) -> list[Parcel]:
             message_id_header=f"<{index}@acme.example>",
             subject="hi",
             data=data,
+            dotless=True,
         )
         made.append(Parcel(index=index, message_id=index, ref="", content=content))
     return made

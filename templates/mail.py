@@ -45,9 +45,10 @@ _GAPS = re.compile(r"\n{3,}")
 class ComposedMail:
     """One e-mail, ready for the wire.
 
-    `data` ends its lines with CRLF, and no line begins with a full stop: there is nothing to stuff. `needs_smtputf8`
-    marks a recipient whose local part is not ASCII: a server that does not offer SMTPUTF8 can never take it (RFC 6531
-    section 3.5).
+    `data` ends its lines with CRLF. `dotless` promises that none of them begins with a full stop, so that there is
+    nothing to stuff (RFC 5321 section 4.5.2); without it SMTP looks for itself, which is a fifth of its work.
+    `needs_smtputf8` marks a recipient whose local part is not ASCII: a server that does not offer SMTPUTF8 can never
+    take it (RFC 6531 section 3.5).
     """
 
     envelope_from: str
@@ -56,6 +57,7 @@ class ComposedMail:
     subject: str
     data: bytes
     needs_smtputf8: bool = False
+    dotless: bool = False
 
 
 class MailStep:
@@ -172,6 +174,7 @@ class MailStep:
             subject=subject,
             data=b"".join((*head, self._head, *body)),
             needs_smtputf8=recipient.needs_smtputf8,
+            dotless=True,
         )
 
     def _subject(self, variables: dict[str, Any], tracking: Tracking) -> str:

@@ -83,6 +83,8 @@ def test_every_byte_the_server_received_keeps_to_the_rules(engine: Engine, drain
     run(drain)
     assert states(engine) == {"sent": 4}
     assert [byte_problems(body) for body in server.sink.bodies] == [[], [], [], []]
+    # What the composer promises and SMTP relies on: no line needs a second full stop, and none was added.
+    assert not any(b"\r\n." in body for body in server.sink.bodies)
 
 
 def test_who_may_not_be_sent_to_is_skipped_with_a_reason(engine: Engine, drain: Drain, server: SinkServer) -> None:

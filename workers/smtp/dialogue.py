@@ -364,7 +364,7 @@ class Dialogue:
             self.fail("the relay answers before it is asked")
             return
         data = letter.content.data
-        body = b"BDAT %d LAST\r\n%b" % (len(data), data) if self._bdat else dot_stuffed(data)
+        body = b"BDAT %d LAST\r\n%b" % (len(data), data) if self._bdat else dot_stuffed(letter.content)
         if len(body) > LARGE:
             self._awaits = Awaits.ROOM
             self._rest = body[-_LAST_PIECE:]

@@ -104,10 +104,12 @@ def _no_path(recipient: str) -> PermanentError:
     return PermanentError(f"553 5.1.3 {shown!r} is no address that SMTP can carry", code=553, enhanced="5.1.3")
 
 
-def dot_stuffed(data: bytes) -> bytes:
+def dot_stuffed(content: ComposedMail) -> bytes:
     """Return the body as DATA wants it: leading dots doubled, a line end at its end, and the final dot."""
-    if _LEADING_DOT.search(data):
-        data = data.replace(b"\r\n.", b"\r\n..")
-    if data.startswith(b"."):
-        data = b"." + data
+    data = content.data
+    if not content.dotless:
+        if _LEADING_DOT.search(data):
+            data = data.replace(b"\r\n.", b"\r\n..")
+        if data.startswith(b"."):
+            data = b"." + data
     return data + (b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n")

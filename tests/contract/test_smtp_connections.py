@@ -223,6 +223,20 @@ def test_a_fenced_flight_sends_nothing_more() -> None:
     assert flight.endings == {0: "accepted", 1: "accepted"}
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_fenced_flight_does_not_leave_an_answer_that_is_awaited_as_unsent() -> None:
+    class FencedFlight(RememberingFlight):
+        def commit(self, index: int) -> None:
+            if index == 1:
+                raise Fenced
+            super().commit(index)
+
+    flight = FencedFlight()
+    with channel_to(Sink()) as channel, pytest.raises(Fenced):
+        channel.deliver([parcel(0, stage="kept", action="silence"), parcel(1)], flight, lambda: True)
+    assert flight.endings == {0: "unknown"}
+
+
 def test_a_relay_that_never_greets_is_down_once_the_worker_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PATIENCE_S", 0.2)
     started, flight = time.monotonic(), RememberingFlight()

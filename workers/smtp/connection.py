@@ -247,6 +247,16 @@ class Connection(asyncio.Protocol):
         """Whether it has carried its share, or lived long enough."""
         return self._carried >= self._relay.messages_per_connection or self._now() >= self._ends_at
 
+    @property
+    def flying(self) -> Letter | None:
+        """The letter whose final dot is out and unanswered."""
+        return None if self.dialogue is None else self.dialogue.flying
+
+    def give_up(self, reason: str) -> None:
+        """Wait for no answer any more."""
+        if self.dialogue is not None:
+            self.dialogue.fail(reason)
+
     def begin(self) -> bool:
         """Take up work, if there is any; returns whether there was."""
         self.since = self._now()

@@ -95,8 +95,8 @@ class Pool:
         for connection in list(self._connections):
             if connection in self._idle:
                 connection.say_goodbye()
-            elif connection.dialogue is not None:
-                connection.dialogue.fail("this process stops waiting")
+            else:
+                connection.give_up("this process stops waiting")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -357,19 +357,18 @@ class Pool:
         awaited = [
             connection
             for connection in self._connections
-            if connection.dialogue is not None
-            and connection.dialogue.flying is not None
-            and connection.dialogue.flying.batch is batch
+            if connection.flying is not None
+            and connection.flying.batch is batch
             and now - connection.since >= PATIENCE_S
         ]
         if len(awaited) < batch.left:
             return
+        if batch.error is not None and not isinstance(batch.error, GatewayDown):
+            # The chunk was taken away, or cannot be written to: nobody would be left to hear of these answers.
+            for connection in awaited:
+                connection.give_up("the chunk was taken away before the answer came")
+            return
         for connection in awaited:
             connection.straggling = True
-        indices = (
-            connection.dialogue.flying.index
-            for connection in awaited
-            if connection.dialogue and connection.dialogue.flying
-        )
-        batch.stragglers = frozenset(indices)
+        batch.stragglers = frozenset(connection.flying.index for connection in awaited if connection.flying)
         self._end(batch)

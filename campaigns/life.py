@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row
 
 from campaigns.calendar import zone_named
 from campaigns.eligibility import Go, Skip, check
+from campaigns.guardrails import NOT_YET
 from campaigns.reasons import in_words
 from campaigns.schema import CampaignSpec, Step
 from campaigns.versions import load_specs
@@ -280,7 +281,10 @@ def _standing(connection: Connection, row: Row[Any], now: datetime) -> str:
 
 def _waiting(connection: Connection, row: Row[Any], now: datetime) -> Iterator[str]:
     """Yield what a planned message waits for."""
-    yield f"due {_at(row.due_at)}" if row.due_at > now else f"due since {_at(row.due_at)}"
+    if row.due_at >= NOT_YET:
+        yield "it waits until the canary of its run has been looked at"
+    else:
+        yield f"due {_at(row.due_at)}" if row.due_at > now else f"due since {_at(row.due_at)}"
     if row.attempts:
         yield f"put off {row.attempts} time(s)"
     if row.resends:

@@ -14,7 +14,7 @@ from kernel.documents import did_you_mean
 from kernel.errors import ConfigError
 from kernel.settings import Workspace
 from store.engine import reading, writing
-from store.lanes import hold_lane, lanes_now, open_lane
+from store.lanes import hold_lane, lanes_now, open_lane, wake
 
 lanes_app = typer.Typer(no_args_is_help=True, help="The gateways' circuit breakers, and what they wait for.")
 
@@ -66,15 +66,18 @@ def _cells(name: str, row: dict[str, Any] | None, now: datetime) -> list[Any]:
 
 @reporting_errors
 def open_(name: NameArgument, root: WorkspaceOption = Path()) -> None:
-    """Open a closed gateway now, after mending what it complained about.
+    """Open a closed gateway now, after mending what it complained about; what waits for a quota or budget is due.
 
     Example: carillon lanes open relay
     """
     with opened(root) as (workspace, engine), writing(engine) as connection:
         opened_now = open_lane(connection, name, by_command=True)
+        woken = wake(connection, name)
     if not opened_now:
         _must_exist(workspace, name)
-    console.print(f"{name} is open again" if opened_now else f"{name} was not closed")
+    waited = f"; {woken:,} message(s) that waited for a quota or budget are looked at again" if woken else ""
+    said = "is open again" if opened_now else "was not closed"
+    console.print(f"{name} {said}{waited}", markup=False, highlight=False, soft_wrap=True)
 
 
 @reporting_errors

@@ -7,7 +7,7 @@ settles the reservation with it: nothing is spent twice, nothing leaks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,6 +32,14 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The allowance that has too little left for a message. `may_change`: others have taken what they may give back."""
+
+    allowance: Allowance
+    may_change: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
     """What one message would take of each allowance, by key."""
 
@@ -41,7 +49,7 @@ class Want:
 
 def reserve(
     connection: Connection, claim_id: int, wants: Sequence[Want], limits: Mapping[str, Allowance], *, now: datetime
-) -> dict[int, Allowance]:
+) -> dict[int, Refusal]:
     """Take what the messages need, in their order; a message takes all it needs or nothing.
 
     Args:
@@ -52,7 +60,7 @@ def reserve(
         now: The present instant; what expired before is forgotten.
 
     Returns:
-        For each message that must wait, the allowance that is used up.
+        For each message that must wait, why.
     """
     keys = sorted({key for want in wants for key in want.units})
     if not keys:
@@ -72,7 +80,8 @@ def reserve(
         if units_by_message:
             _change(connection, key, sum(units_by_message.values()))
             connection.execute(reservations.insert().values(claim_id=claim_id, key=key, units=units_by_message))
-    return refused
+    unsettled = _unsettled(connection, claim_id, {one.key for one in refused.values()})
+    return {message_id: Refusal(allowance=one, may_change=one.key in unsettled) for message_id, one in refused.items()}
 
 
 def settle(connection: Connection, claim_id: int, spent: Mapping[int, bool]) -> None:
@@ -96,6 +105,14 @@ def settle(connection: Connection, claim_id: int, spent: Mapping[int, bool]) -> 
             connection.execute(update(reservations).where(mine).values(units=open_units))
         else:
             connection.execute(delete(reservations).where(mine))
+
+
+def _unsettled(connection: Connection, claim_id: int, keys: Collection[str]) -> set[str]:
+    """Return of which allowances other chunks under way have taken something."""
+    if not keys:
+        return set()
+    others = select(reservations.c.key).where(reservations.c.key.in_(sorted(keys)), reservations.c.claim_id != claim_id)
+    return set(connection.execute(others.distinct()).scalars())
 
 
 def _used(

@@ -14,8 +14,9 @@ from sqlalchemy import BigInteger, Connection, case, false, func, or_, select, t
 from sqlalchemy.sql.elements import ColumnElement
 
 from kernel.clock import to_ms
+from kernel.vocabulary import MessageState
 from store.sql import insert_into
-from store.tables import lanes
+from store.tables import lanes, messages
 from store.types import database_now
 
 PROBE = 5
@@ -149,6 +150,26 @@ def note_wait(connection: Connection, lane: str, *, until: datetime, reason: str
             index_elements=["name"], set_={"waits_until": to_ms(until), "waits_reason": reason[:500]}
         )
     )
+
+
+def wake(connection: Connection, lane: str) -> int:
+    """Make due at once what waits for a quota or a budget, as after it was raised; returns how many messages.
+
+    What still has no room is put off again.
+    """
+    until: int | None = connection.execute(
+        select(type_coerce(lanes.c.waits_until, BigInteger)).where(lanes.c.name == lane)
+    ).scalar_one_or_none()
+    if until is None:
+        return 0
+    waiting = (messages.c.lane == lane) & (messages.c.state == MessageState.PLANNED)
+    woken = connection.execute(
+        update(messages)
+        .where(waiting, type_coerce(messages.c.due_at, BigInteger) == until)
+        .values(due_at=database_now())
+    )
+    connection.execute(update(lanes).where(lanes.c.name == lane).values(waits_until=None, waits_reason=""))
+    return woken.rowcount
 
 
 def lanes_now(connection: Connection, *, now: datetime) -> list[dict[str, Any]]:

@@ -63,6 +63,16 @@ def test_a_smaller_limit_than_what_is_used_lets_nothing_through(engine: Engine) 
     assert take(engine, 3, {3: {"k": 1}}, allowance("k", 0)) == []
 
 
+def test_what_others_have_taken_may_come_back(engine: Engine) -> None:
+    one = allowance("k", 10)
+    take(engine, 1, {1: {"k": 10}}, one)
+    want = [Want(message_id=2, units={"k": 1})]
+    with writing(engine) as connection:
+        assert reserve(connection, 2, want, {"k": one}, now=NOW)[2].may_change
+        settle(connection, 1, {1: True})
+        assert not reserve(connection, 2, want, {"k": one}, now=NOW)[2].may_change
+
+
 def test_periods_that_are_over_are_forgotten(engine: Engine) -> None:
     take(engine, 1, {1: {"yesterday": 1}}, allowance("yesterday", 5, NOW - timedelta(hours=12)))
     take(engine, 2, {2: {"ever": 1}}, allowance("ever", 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,7 +36,7 @@ KANNEL_ANSWERS: dict[str, tuple[int, str]] = {
 class SmsStub:
     """Answers requests on 127.0.0.1; keeps what it took."""
 
-    def __init__(self, answers: dict[str, tuple[int, str]]) -> None:
+    def __init__(self, answers: dict[str, tuple[int, str]], *, delay_s: float = 0.0) -> None:
         self.requests: list[dict[str, Any]] = []
         stub = self
 
@@ -55,6 +56,7 @@ class SmsStub:
                 if "udh" in query:  # octets, not text
                     query["udh"] = dict(urllib.parse.parse_qsl(parameters, encoding="latin-1"))["udh"]
                 data = json.loads(body) if body else query
+                time.sleep(delay_s)
                 stub.requests.append({"data": data, "headers": dict(self.headers), "query": query})
                 text = str(data.get("text", ""))
                 if text == "drop":

@@ -28,6 +28,8 @@ from workers.limits.redis_buckets import RedisBuckets
 
 SpecOf = Callable[[int], CampaignSpec]
 """Returns the pinned spec of a version's id."""
+_UNSETTLED_WAIT = timedelta(seconds=30)
+"""Until the chunks that have taken the last of an allowance are settled, and have perhaps given something back."""
 _CROWDED_WAIT = timedelta(seconds=1)
 
 
@@ -115,14 +117,16 @@ class Gate:
             return None
         refused = reserve(connection, claim.id, wants, limits, now=now)
         campaign_of = {message.id: message.campaign_id for message in claim.messages}
-        exhausted = {(allowance.key, campaign_of[m]): allowance for m, allowance in refused.items()}
+        used_up = {m: refusal.allowance for m, refusal in refused.items() if not refusal.may_change}
+        exhausted = {(allowance.key, campaign_of[m]): allowance for m, allowance in used_up.items()}
         for (_, campaign_id), allowance in sorted(exhausted.items()):
             if allowance.renews_at is None:
                 pause_for_budget(connection, campaign_id, allowance.reason, now=now)
             else:
                 note_wait(connection, claim.lane, until=allowance.renews_at, reason=allowance.reason)
         # A paused campaign's messages are not claimed, however long they are due.
-        return {message_id: allowance.renews_at or now for message_id, allowance in refused.items()}
+        waits = {message_id: allowance.renews_at or now for message_id, allowance in used_up.items()}
+        return waits | {m: now + _UNSETTLED_WAIT for m, refusal in refused.items() if refusal.may_change}
 
     def give_back(self, connection: Connection, claim_id: int, passengers: Sequence[Passenger]) -> None:
         """Give back what was just taken for a chunk that could not be marked `sending`: its lease was over."""

@@ -21,6 +21,7 @@ from tests.servers.flights import RememberingFlight
 from tests.servers.smsc import BIND_RECEIVER, BIND_TRANSCEIVER, BIND_TRANSMITTER, Said, Smsc, Submit
 from workers.channels.port import Parcel
 from workers.channels.smpp import SmppChannel, relative_time
+from workers.smpp import voyage
 from workers.smpp.session import Session
 
 LONG = "accept " + "a" * 400
@@ -36,6 +37,20 @@ def sms(text: str, index: int = 0, address: str = "+447700900123") -> Parcel:
 def gateway(port: int, **settings: Any) -> SmppGateway:
     common = {"type": "smpp", "host": "127.0.0.1", "port": port, "tls": "none", "system_id": "carillon"}
     return SmppGateway.model_validate(common | {"password": "secret", "timeout": "5s", **settings})
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 10) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stragglers are let go after a quarter of a second; the protocol's own patience stays."""
+    monkeypatch.setattr(voyage, "PATIENCE_S", 0.25)
+    monkeypatch.setattr(voyage, "_LOOK_EVERY_S", 0.05)
 
 
 def take_all(_pdus: Sequence[bytes]) -> bool:
@@ -251,16 +266,69 @@ def test_unbind_is_answered_and_what_was_open_is_in_doubt() -> None:
 
 def test_silence_is_in_doubt_after_the_patience_and_the_session_stays() -> None:
     with Smsc() as smsc, facing(smsc, timeout="1s") as channel:
-        flight = sent(channel, [sms("silent", 0), sms("accept", 1)])
+        flight = RememberingFlight()
+        assert channel.deliver([sms("silent", 0), sms("accept", 1)], flight, lambda: True) == {0}
+        wait_for(lambda: 0 in flight.endings)
         assert flight.endings == {0: "unknown", 1: "accepted"}
         assert sent(channel, [sms("accept")]).endings == {0: "accepted"}
         assert len(smsc.binds) == 1
 
 
+def test_an_answer_that_is_late_holds_up_nobody_and_still_counts() -> None:
+    def answer(submit: Submit) -> Said:
+        return "silent" if submit.text.startswith("late") else 0
+
+    with Smsc(answer) as smsc, facing(smsc, window=3) as channel:
+        flight = RememberingFlight()
+        started = time.monotonic()
+        left = channel.deliver([sms("late", 0), sms("accept", 1), sms("late too", 2)], flight, lambda: True)
+        assert (left, flight.endings) == (frozenset({0, 2}), {1: "accepted"})
+        assert 0.2 < time.monotonic() - started < 3
+        # Meanwhile the next chunk goes, through what room is left.
+        assert sent(channel, [sms("accept", 3), sms("accept", 4)]).endings == {3: "accepted", 4: "accepted"}
+        smsc.answer_late(0)
+        wait_for(lambda: 0 in flight.endings)
+        assert flight.endings == {0: "accepted", 1: "accepted"}
+        channel.close()
+        assert flight.endings == {0: "accepted", 1: "accepted", 2: "unknown"}
+        assert len(smsc.binds) == 1
+
+
+def test_an_smsc_that_answers_nobody_gets_one_window_and_no_more() -> None:
+    with Smsc(lambda _: "silent") as smsc, facing(smsc, window=3) as channel:
+        flight = RememberingFlight()
+        left = channel.deliver([sms("m", index) for index in range(9)], flight, lambda: True)
+        assert (left, flight.endings, flight.committed) == (frozenset({0, 1, 2}), {}, [0, 1, 2])
+        with pytest.raises(GatewayDown, match="3 messages without an answer"):
+            channel.deliver([sms("m", 3)], flight, lambda: True)
+        assert len(smsc.submits) == 3
+
+
+def test_a_straggler_throttled_at_last_was_not_sent() -> None:
+    with Smsc(lambda _: "silent") as smsc, facing(smsc) as channel:
+        flight = RememberingFlight()
+        assert channel.deliver([sms("m", 0)], flight, lambda: True) == {0}
+        smsc.answer_late(0, status=0x58)
+        wait_for(lambda: 0 in flight.endings)
+        assert flight.endings == {0: "deferred"}
+
+
+def test_a_late_first_part_is_followed_by_the_others() -> None:
+    with Smsc(lambda submit: "silent" if submit.part == 1 else 0) as smsc, facing(smsc) as channel:
+        flight = RememberingFlight()
+        assert channel.deliver([sms(LONG, 0)], flight, lambda: True) == {0}
+        smsc.answer_late(0)
+        wait_for(lambda: 0 in flight.endings)
+        assert flight.endings == {0: "accepted"}
+        assert [submit.part for submit in smsc.submits] == [1, 2, 3]
+
+
 def test_a_link_that_gives_no_sign_of_life_is_over() -> None:
     with Smsc(deaf=True) as smsc, facing(smsc, enquire_link="1s", timeout="10s") as channel:
         started = time.monotonic()
-        flight = sent(channel, [sms("silent", 0)])
+        flight = RememberingFlight()
+        channel.deliver([sms("silent", 0)], flight, lambda: True)
+        wait_for(lambda: 0 in flight.endings)
         assert flight.endings == {0: "unknown"}
         assert "enquire_link" in flight.errors[0].text
         assert time.monotonic() - started < 5

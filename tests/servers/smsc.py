@@ -92,6 +92,7 @@ class Smsc:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._peers: list[tuple[int, asyncio.StreamWriter]] = []
         self._answered: dict[int, int] = {}
+        self._silent: dict[int, tuple[asyncio.StreamWriter, int]] = {}
         self._sequence = 0
 
     def __enter__(self) -> Smsc:
@@ -116,6 +117,11 @@ class Smsc:
         sequence = asyncio.run_coroutine_threadsafe(self._deliver(source, octets, fields), self._loop).result(5)
         self.wait(lambda smsc: sequence in smsc._answered, seconds)
         return self._answered[sequence]
+
+    def answer_late(self, number: int, status: int = 0) -> None:
+        """Answer one of the submit_sm that were left in silence, by its place among all."""
+        writer, sequence = self._silent[number]
+        self._loop.call_soon_threadsafe(self._say, writer, status, sequence, b"" if status else b"late\0")
 
     def listeners(self) -> list[asyncio.StreamWriter]:
         return [writer for kind, writer in self._peers if kind != BIND_TRANSMITTER]
@@ -195,7 +201,9 @@ class Smsc:
             _write(writer, UNBIND, 0, 7)
         elif said == "nack":
             _write(writer, GENERIC_NACK, 0x02, sequence)
-        elif said != "silent":
+        elif said == "silent":
+            self._silent[len(self.submits) - 1] = writer, sequence
+        else:
             assert isinstance(said, int)
             named = f"{self._next_id:08X}" if self.hex_ids else str(self._next_id)
             self._next_id += 1

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,12 +50,15 @@ class SmppChannel:
         self._own_statuses = own_statuses(gateway.statuses)
         self._common = self._common_fields()
         self._session: Session | None = None
+        self._drifting: dict[threading.Thread, Voyage] = {}
 
     def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
         """Send the parcels, as many at once as the window holds. See Channel.deliver.
 
         A lost connection leaves in doubt what was out unanswered, and is opened anew for the rest.
         """
+        if parcels and self.adrift >= self._gateway.window:
+            raise GatewayDown(f"the SMSC leaves {self.adrift} messages without an answer")
         voyage = Voyage(self, [self._message(parcel) for parcel in parcels], flight, keep_going)
         losses = 0
         while voyage.has_work():
@@ -69,9 +73,11 @@ class SmppChannel:
                 if losses >= _MOST_LOSSES and voyage.has_work():
                     voyage.abandon(lost.reason)
                     raise GatewayDown(f"the SMSC drops its connections: {lost.reason}")
+            else:
+                self._set_adrift(voyage, session)
         if voyage.down is not None:
             raise voyage.down
-        return frozenset()
+        return voyage.stragglers()
 
     def probe(self) -> str:
         """Bind and unbind without sending; return what there is to say. Raises GatewayDown."""
@@ -80,10 +86,17 @@ class SmppChannel:
         return f"bound as {self._gateway.system_id}"
 
     def close(self) -> None:
-        """Unbind; never raises."""
+        """Unbind; never raises. Stragglers are in doubt then, and have been told so when this returns."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
+        for thread in list(self._drifting):
+            thread.join(5)
+
+    @property
+    def adrift(self) -> int:
+        """How many submit_sm of earlier chunks are still out."""
+        return sum(len(voyage.stragglers()) for voyage in list(self._drifting.values()))
 
     def meaning(self, status: int) -> Meaning:
         """Return what a status other than ESME_ROK means; the gateway's own table goes first."""
@@ -92,6 +105,19 @@ class SmppChannel:
     def kept_id(self, given: str) -> str:
         """Return how the ledger keeps the SMSC's id of a message."""
         return kept_id(given, self._gateway.message_ids)
+
+    def _set_adrift(self, voyage: Voyage, session: Session) -> None:
+        """Go on waiting for the stragglers in a thread of their own."""
+        if voyage.stragglers():
+            thread = threading.Thread(target=self._drift, args=(voyage, session), name="smpp-stragglers", daemon=True)
+            self._drifting[thread] = voyage
+            thread.start()
+
+    def _drift(self, voyage: Voyage, session: Session) -> None:
+        try:
+            voyage.drift(session)
+        finally:
+            self._drifting.pop(threading.current_thread(), None)
 
     def _bound(self) -> Session:
         if self._session is not None and self._session.lost is not None:

@@ -64,8 +64,7 @@ class SmppReceiver:
         self._session = session
         log.info("smpp_receiver_bound", gateway=self._name)
         if not self._stop.is_set():
-            lost = session.events.get()  # Nothing was submitted: the first event is the loss.
-            log.warning("smpp_receiver_lost", gateway=self._name, reason=str(lost))
+            log.warning("smpp_receiver_lost", gateway=self._name, reason=session.wait_until_lost())
         self._session = None
         session.close()
 

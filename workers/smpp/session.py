@@ -62,10 +62,15 @@ class Lost:
     """The session is over; nothing more is written and no more answers come."""
 
     reason: str
+    session: Session
+
+
+Events = queue.SimpleQueue[Answer | Lost]
+"""Where one who submits hears of answers in the order they come, and of the loss."""
 
 
 class Session:
-    """A bind. `events` tells of answers in the order they come, then of the loss, once."""
+    """A bind, for any number of threads that submit."""
 
     def __init__(self, gateway: SmppGateway, *, bind: Bind, keep: Keep | None) -> None:
         """Take a gateway; `open` connects.
@@ -75,7 +80,6 @@ class Session:
             bind: What the session is for.
             keep: Given what the SMSC delivers; None refuses it for now.
         """
-        self.events: queue.SimpleQueue[Answer | Lost] = queue.SimpleQueue()
         self._gateway = gateway
         self._bind = bind
         self._keep = keep
@@ -85,13 +89,14 @@ class Session:
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._delivered: asyncio.Queue[tuple[bytes, Pdu]] = asyncio.Queue()
-        self._written: set[int] = set()
+        self._waiting: dict[int, Events] = {}
         self._sequence = 0
         self._numbering = threading.Lock()
         self._closing = threading.Lock()
         self._heard_at = 0.0
         self._unbound = asyncio.Event()
         self._lost: Lost | None = None
+        self._over = threading.Event()
 
     @property
     def lost(self) -> Lost | None:
@@ -111,16 +116,21 @@ class Session:
             self.close()
             raise
 
-    def submit(self, fields: dict[str, Any]) -> int:
-        """Send a submit_sm; returns its sequence number, by which its answer will be known."""
+    def wait_until_lost(self) -> str:
+        """Wait until the session is over and return why."""
+        self._over.wait()
+        return self._lost.reason if self._lost else ""
+
+    def submit(self, fields: dict[str, Any], events: Events) -> int:
+        """Send a submit_sm; returns its sequence number, by which its answer will be known among the events."""
         sequence = self._next_sequence()
         raw = write("submit_sm", sequence, **fields)
-        self._loop.call_soon_threadsafe(self._write_submit, sequence, raw)
+        self._loop.call_soon_threadsafe(self._write_submit, sequence, raw, events)
         return sequence
 
     def was_written(self, sequence: int) -> bool:
-        """Tell whether a submit_sm may have left; settled once `Lost` has come."""
-        return sequence in self._written
+        """Tell whether a submit_sm without an answer may have left; settled once `Lost` has come."""
+        return sequence in self._waiting
 
     def close(self) -> None:
         """Unbind, wait a moment for the SMSC's word, and end the thread; never raises, and may be called twice."""
@@ -196,8 +206,9 @@ class Session:
             return
         match pdu.command:
             case "submit_sm_resp" | "generic_nack":
-                self._written.discard(pdu.sequence)
-                self.events.put(Answer(pdu.sequence, pdu.status, pdu.text("message_id")))
+                events = self._waiting.pop(pdu.sequence, None)
+                if events is not None:
+                    events.put(Answer(pdu.sequence, pdu.status, pdu.text("message_id")))
             case "deliver_sm" | "data_sm":
                 self._delivered.put_nowait((raw, pdu))
             case "enquire_link":
@@ -237,9 +248,11 @@ class Session:
                 self._lose("no answer to enquire_link")
                 return
 
-    def _write_submit(self, sequence: int, raw: bytes) -> None:
+    def _write_submit(self, sequence: int, raw: bytes, events: Events) -> None:
         if self._write(raw):
-            self._written.add(sequence)
+            self._waiting[sequence] = events
+        elif self._lost is not None:
+            events.put(self._lost)
 
     def _write(self, raw: bytes) -> bool:
         if self._lost is not None or self._writer is None:
@@ -249,10 +262,12 @@ class Session:
 
     def _lose(self, reason: str) -> None:
         if self._lost is None:
-            self._lost = Lost(reason)
+            self._lost = Lost(reason, self)
             if self._writer is not None:
                 self._writer.close()
-            self.events.put(self._lost)
+            for events in {id(events): events for events in self._waiting.values()}.values():
+                events.put(self._lost)
+            self._over.set()
 
     async def _leave(self) -> None:
         if self._write(write("unbind", self._next_sequence())):

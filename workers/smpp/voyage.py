@@ -17,10 +17,13 @@ from typing import Any, Protocol
 from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from workers.channels.port import Flight, Receipt
 from workers.smpp.pdus import OK, status_name
-from workers.smpp.session import Answer, Lost, Session
+from workers.smpp.session import Answer, Events, Lost, Session
 from workers.smpp.statuses import Meaning
 
+PATIENCE_S = 5.0
+"""Answers that take longer hold up the rest of the chunk no more."""
 _MOST_PAUSES = 5
+_LOOK_EVERY_S = 0.5
 _THROTTLED_WAIT_S = 10.0
 
 
@@ -91,6 +94,10 @@ class Terms(Protocol):
     patience_s: float
     pace: Pace
 
+    @property
+    def adrift(self) -> int:
+        """How many submit_sm of earlier chunks are still out."""
+
     def meaning(self, status: int) -> Meaning:
         """Return what a status other than ESME_ROK means here."""
 
@@ -115,28 +122,51 @@ class Voyage:
         self._flight = flight
         self._keep_going = keep_going
         self._fresh = deque(messages)
+        self._events: Events = queue.SimpleQueue()
         self._ready: deque[tuple[Message, int]] = deque()
         self._out: dict[int, _Out] = {}
         self._stopped = False
+        self._returned = False
         self.down: GatewayDown | None = None
 
     def has_work(self) -> bool:
         """Tell whether anything may still be sent."""
         return bool(self._ready or (self._fresh and not self._stopped))
 
-    def sail(self, session: Session) -> Lost | None:
-        """Send and wait until everything is decided (None) or the session is lost.
+    def stragglers(self) -> frozenset[int]:
+        """Return the indices of messages still out."""
+        return frozenset(one.message.index for one in tuple(self._out.values()))
 
-        In both cases `down` may have been set meanwhile: then the SMSC wants nothing more for now.
+    def sail(self, session: Session) -> Lost | None:
+        """Send and wait until everything is decided or only stragglers are left (None), or the session is lost.
+
+        `down` may have been set meanwhile: then the SMSC wants nothing more for now, and there are no stragglers.
         """
         while True:
             self._fill(session)
+            if self._out and not self._ready and self._all_overdue():
+                self._stopped = True  # It answers nobody: what has not begun had better not begin.
+                return None
             if not self._out and not self.has_work():
                 return None
             event = self._next_event(session)
             if isinstance(event, Lost):
                 self._lose(session, event)
                 return event
+            if event is not None:
+                self._hear(event)
+            self._give_up_waiting()
+
+    def drift(self, session: Session) -> None:
+        """Wait for the stragglers, in a thread of one's own, after the chunk has been returned from."""
+        self._returned = self._stopped = True
+        while self._out or self._ready:
+            self._fill(session)
+            event = self._next_event(session)
+            if isinstance(event, Lost):
+                self._lose(session, event)
+                self.abandon(event.reason)
+                return
             if event is not None:
                 self._hear(event)
             self._give_up_waiting()
@@ -148,7 +178,7 @@ class Voyage:
         self._ready.clear()
 
     def _fill(self, session: Session) -> None:
-        while len(self._out) < self._terms.pace.room(time.monotonic()):
+        while len(self._out) < self._room():
             if self._ready:
                 self._submit(session, *self._ready.popleft())
             elif self._fresh and not self._stopped and self.down is None:
@@ -162,19 +192,29 @@ class Voyage:
             else:
                 return
 
+    def _room(self) -> int:
+        room = self._terms.pace.room(time.monotonic())
+        return room if self._returned or not room else max(1, room - self._terms.adrift)
+
+    def _all_overdue(self) -> bool:
+        late = time.monotonic() - PATIENCE_S
+        return self.down is None and all(one.at <= late for one in self._out.values())
+
     def _submit(self, session: Session, message: Message, part: int) -> None:
         at = time.monotonic()
-        self._out[session.submit(message.submits[part])] = _Out(message, part, at)
+        self._out[session.submit(message.submits[part], self._events)] = _Out(message, part, at)
 
     def _next_event(self, session: Session) -> Answer | Lost | None:
         now = time.monotonic()
-        ends = [one.at + self._terms.patience_s for one in self._out.values()]
+        ends = [now + _LOOK_EVERY_S, *(one.at + self._terms.patience_s for one in self._out.values())]
         if self.has_work() and self._terms.pace.until() > now:
             ends.append(self._terms.pace.until())
         try:
-            return session.events.get(timeout=max(min(ends, default=now) - now, 0.001))
+            event = self._events.get(timeout=max(min(ends) - now, 0.001))
         except queue.Empty:
             return None
+        # A session may be told of several times, by each submit_sm that came too late for it.
+        return None if isinstance(event, Lost) and event.session is not session else event
 
     def _hear(self, answer: Answer) -> None:
         one = self._out.pop(answer.sequence, None)
@@ -244,6 +284,11 @@ class Voyage:
 
     def _put_back(self, message: Message) -> None:
         """Nothing of it was accepted: it has not left."""
+        if self._returned:
+            # A straggler is owed a word of its own; the lane hears of the SMSC with the next chunk.
+            message.over = True
+            self._flight.deferred(message.index, TransientError("the SMSC wants nothing more now"))
+            return
         self._flight.retract(message.index)
         message.open_parts = 0
         self._fresh.appendleft(message)

@@ -8,16 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.rfm import SubjectOption, Subjects
+from cli.rfm import SubjectOption
 from cli.shared import (
     JsonOption,
+    Subjects,
     WorkspaceOption,
     console,
-    errors,
     opened,
     print_json,
+    print_notes,
     print_table,
     reporting_errors,
+    say,
 )
 from kernel.clock import system_clock
 from segments import cluster_answers, models
@@ -66,12 +68,12 @@ def fit(
         print_json(data)
         return
     found = model.report.get("fit", {}).get("sizes", {})
-    _say(f"{model.title}: {model.state}")
+    say(f"{model.title}: {model.state}")
     if model.note:
-        _say(model.note)
+        say(model.note)
     if found:
         print_table("Sizes", {"cluster": "left", "n": "right"}, [[key, f"{n:,}"] for key, n in found.items()])
-    _notes(data["warnings"])
+    print_notes(data["warnings"])
 
 
 @reporting_errors
@@ -94,13 +96,13 @@ def show(
     ]
     print_table(_title(data), columns, cells)
     if data["note"]:
-        _say(data["note"])
+        say(data["note"])
     if data["held"]:
         note = f"version {data['held']['version']} waits for approval: {data['held']['note']}"
         console.print(
             f"{note}; `carillon clusters approve` takes it over", markup=False, highlight=False, soft_wrap=True
         )
-    _notes(data["warnings"])
+    print_notes(data["warnings"])
 
 
 @reporting_errors
@@ -123,7 +125,7 @@ def approve(
     if as_json:
         print_json(data)
         return
-    _say(f"{run.models[kind].title}: active, {run.written:,} profiles written")
+    say(f"{run.models[kind].title}: active, {run.written:,} profiles written")
 
 
 @reporting_errors
@@ -164,7 +166,7 @@ def import_(
         markup=False,
         highlight=False,
     )
-    _notes(data["warnings"])
+    print_notes(data["warnings"])
 
 
 @reporting_errors
@@ -191,13 +193,13 @@ def explain(
     for rule in tree["rules"]:
         conditions = " and ".join(rule["conditions"]) or "everybody"
         told = f"{conditions}: {rule['key']} ({rule['size']:,} buyers, {rule['right']:.0%} right)"
-        _say(f"  {told}")
+        say(f"  {told}")
     if tree["unreached"]:
-        _say(f"  no rule leads to {', '.join(tree['unreached'])}")
+        say(f"  no rule leads to {', '.join(tree['unreached'])}")
     for one in data["moved_since"]:
         line = f"  since the fit {one['n']:,} moved from {one['previous']} to {one['cluster'] or 'none'}"
-        _say(line)
-    _notes(data["warnings"])
+        say(line)
+    print_notes(data["warnings"])
 
 
 def _print_profiles(data: dict[str, Any]) -> None:
@@ -205,18 +207,18 @@ def _print_profiles(data: dict[str, Any]) -> None:
     _wrapped(_title(data))
     who = data["subject"]
     for one in data["profiles"]:
-        _say("")
+        say("")
         console.print(f"{one['key']}: {one['name']}", style="bold", markup=False, highlight=False)
         earned = "" if one["revenue_share"] is None else f", {one['revenue_share']:.1%} of the revenue"
         whose = who.removesuffix("s") if one["size"] == 1 else who
         _wrapped(f"  {one['size']:,} {whose}, {one['share']:.1%} of all{earned}")
         if one["examples"]:
             _wrapped(f"  such as {', '.join(one['examples'])}")
-        _say(f"  {'':<16}{'median':>12}  gap from all, in standard deviations")
+        say(f"  {'':<16}{'median':>12}  gap from all, in standard deviations")
         for name in data["fit"]["features"]:
             median = one["medians"][name]
             said = "–" if median is None else f"{median:,.4g}"
-            _say(f"  {name:<16}{said:>12}  {_gap(one['gaps'][name])}")
+            say(f"  {name:<16}{said:>12}  {_gap(one['gaps'][name])}")
 
 
 def _gap(gap: float | None) -> str:
@@ -231,12 +233,3 @@ def _title(data: dict[str, Any]) -> str:
     origin = f" from {data['imported']}" if data["imported"] else ""
     when = f"{data['as_of']:%Y-%m-%d}"
     return f"Clusters of {data['subject']}{origin}, version {data['version']} ({data['state']}), fitted {when}"
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _notes(notes: list[str]) -> None:
-    for note in notes:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)

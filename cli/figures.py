@@ -9,16 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.rfm import instant_asked
-from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
+from cli.shared import (
+    AsOfOption,
+    JsonOption,
+    WorkspaceOption,
+    console,
+    instant_asked,
+    opened,
+    print_json,
+    print_notes,
+    print_table,
+    reporting_errors,
+)
 from kernel.errors import ConfigError
 from kernel.quantities import minor_exponent, parse_duration
 from segments.economics import ChannelPeriod, economics
 from segments.formulas import Figure
 from segments.stock import ProductStock, stock_report
 from store.engine import reading
-
-AsOfOption = Annotated[str, typer.Option("--as-of", help="A date, read as its midnight in the workspace's zone.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +67,7 @@ def economics_command(
     rows = [*report.rows, *([report.total] if report.total else [])]
     title = f"What new customers cost, in {report.currency}, as of {report.as_of:%Y-%m-%d}"
     print_table(title, columns, [_period_cells(row, 10 ** minor_exponent(report.currency)) for row in rows])
-    _print_notes([f"contribution is {report.margin:.0%} of net revenue (lifetime.margin)", *report.notes])
+    print_notes([f"contribution is {report.margin:.0%} of net revenue (lifetime.margin)", *report.notes])
 
 
 @reporting_errors
@@ -88,7 +96,7 @@ def stock(
     print_table(title, columns, [_product_cells(product) for product in chosen])
     turnover, days = _number(report.total_turnover, 2), _number(report.total_days_of_stock, 1)
     console.print(f"in total: turnover {turnover}, {days} days of stock", markup=False, highlight=False)
-    _print_notes(report.notes)
+    print_notes(report.notes)
 
 
 def _span(option: str, text: str, example: str) -> timedelta:
@@ -139,8 +147,3 @@ def _figure(figure: Figure, unit: int) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def _print_notes(notes: list[str]) -> None:
-    for note in notes:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)

@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.rfm import SubjectOption, Subjects, instant_asked
+from cli.rfm import SubjectOption
 from cli.shared import (
     JsonOption,
+    Subjects,
     WorkspaceOption,
-    console,
-    errors,
+    instant_asked,
     opened,
     print_json,
+    print_notes,
     print_table,
     reporting_errors,
+    say,
 )
 from kernel.clock import system_clock
 from kernel.quantities import minor_exponent, to_minor
@@ -149,10 +151,10 @@ def formulas(
 def _print_model(data: dict[str, Any], currency: str) -> None:
     report, money = data["report"], _money(currency)
     head = f"Lifetime value of {data['subject']}, version {data['version']} ({data['state']})"
-    _say(f"{head}, as of {data['as_of']:%Y-%m-%d}")
+    say(f"{head}, as of {data['as_of']:%Y-%m-%d}")
     if data["state"] == "refused":
         for reason in report["reasons"]:
-            _say(f"refused: {reason}")
+            say(f"refused: {reason}")
         return
     for name, title in (("bg", "orders"), ("gg", "values")):
         found = report[name]
@@ -161,21 +163,20 @@ def _print_model(data: dict[str, Any], currency: str) -> None:
             f"{key} {value:.4g}" + (f" ± {errors_of[key]:.2g}" if key in errors_of else "")
             for key, value in found["parameters"].items()
         )
-        _say(f"  {title}: {words}; log-likelihood {found['loglik']:,.2f}")
+        say(f"  {title}: {words}; log-likelihood {found['loglik']:,.2f}")
     totals = data["totals"]
-    _say(
+    say(
         f"  {report['repeaters']:,} of {report['subjects']:,} buyers ordered more than once; "
         f"{totals['alive'] or 0:,.0f} are still there by expectation, worth {money(totals['clv_minor'])} together",
     )
     _print_calibration(data["calibration"])
-    for note in data["warnings"]:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+    print_notes(data["warnings"])
 
 
 def _print_calibration(found: dict[str, Any]) -> None:
     if "orders" not in found:
         reasons = "; ".join(found["reasons"])
-        _say(f"  no test against the past: {reasons}")
+        say(f"  no test against the past: {reasons}")
         return
     orders = found["orders"]
     error = "" if orders["error"] is None else f" ({orders['error']:+.1%})"
@@ -196,7 +197,7 @@ def _print_calibration(found: dict[str, Any]) -> None:
 
 def _print_subject(row: dict[str, Any], currency: str) -> None:
     if not row["bought"]:
-        _say(f"{row['subject']}: has never bought")
+        say(f"{row['subject']}: has never bought")
         return
     money, ranges = _money(currency), row["intervals"]
     estimate, outcome = ranges["estimate"], ranges["outcome"]
@@ -221,10 +222,6 @@ def _print_subject(row: dict[str, Any], currency: str) -> None:
     ]
     columns = {"figure": "left", "expected": "right", "the estimate lies in": "right", "it will fall in": "right"}
     print_table(f"{row['subject']} ({ranges['level']:.0%} intervals)", columns, cells)
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _money(currency: str) -> Any:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.rfm import Subjects
-from cli.shared import JsonOption, WorkspaceOption, opened, print_json, print_table, reporting_errors
+from cli.shared import JsonOption, Subjects, WorkspaceOption, opened, print_json, print_table, reporting_errors
 from segments import models as versions
 from segments.cluster_answers import version
 from segments.models import ModelKind

@@ -8,22 +8,19 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import WorkspaceOption, console, opened, reporting_errors
-from kernel.clock import system_clock
+from cli.shared import AsOfOption, Subjects, WorkspaceOption, console, opened, reporting_errors
+from kernel.clock import parse_as_of, system_clock
 from kernel.errors import ConfigError
-from kernel.vocabulary import Subject
 from segments.pictures.cluster_profiles import cluster_picture
 from segments.pictures.facts import cluster_migration, cluster_profiles, rfm_grid, rfm_migration
 from segments.pictures.migration import migration_picture
 from segments.pictures.rfm_grid import rfm_picture
 from segments.pictures.scene import Picture
-from segments.rfm_report import parse_as_of
 from store.engine import reading
 
 picture_app = typer.Typer(no_args_is_help=True, help="Pictures: where people look rather than read.")
 
 OutOption = Annotated[Path, typer.Option("--out", help="FILE.png for mail and slides, or FILE.html: one page.")]
-AsOfOption = Annotated[str, typer.Option("--as-of", help="A date, read as its midnight in the workspace's zone.")]
 
 
 class Groups(StrEnum):
@@ -31,13 +28,6 @@ class Groups(StrEnum):
 
     RFM = "rfm"
     CLUSTERS = "clusters"
-
-
-class Subjects(StrEnum):
-    """Whom a picture is about, in the plural, as typed."""
-
-    ACCOUNTS = "accounts"
-    CONTACTS = "contacts"
 
 
 SubjectOption = Annotated[Subjects, typer.Option(help="Whom to draw.")]
@@ -65,7 +55,7 @@ def rfm(
     _check(out)
     with opened(root) as (workspace, engine), reading(engine) as connection:
         at = parse_as_of(as_of, workspace.settings.timezone) if as_of else None
-        found = rfm_grid(connection, workspace, subject=_who(subject), as_of=at)
+        found = rfm_grid(connection, workspace, subject=subject.one, as_of=at)
     _write(rfm_picture(found), out)
 
 
@@ -83,7 +73,7 @@ def clusters(
     _check(out)
     with opened(root) as (workspace, engine), reading(engine) as connection:
         at = parse_as_of(as_of, workspace.settings.timezone) if as_of else system_clock()
-        found = cluster_profiles(connection, workspace, subject=_who(subject), as_of=at)
+        found = cluster_profiles(connection, workspace, subject=subject.one, as_of=at)
     _write(cluster_picture(found), out)
 
 
@@ -106,15 +96,11 @@ def migration(
         found = (rfm_migration if of is Groups.RFM else cluster_migration)(
             connection,
             workspace,
-            subject=_who(subject),
+            subject=subject.one,
             since=parse_as_of(since, zone),
             until=parse_as_of(until, zone) if until else system_clock(),
         )
     _write(migration_picture(found), out)
-
-
-def _who(subject: Subjects) -> Subject:
-    return Subject.ACCOUNT if subject is Subjects.ACCOUNTS else Subject.CONTACT
 
 
 def _check(out: Path) -> None:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
+from cli.shared import (
+    JsonOption,
+    Subjects,
+    WorkspaceOption,
+    instant_asked,
+    opened,
+    print_json,
+    print_notes,
+    print_table,
+    reporting_errors,
+    say,
+)
 from kernel.clock import system_clock
 from kernel.errors import ConfigError
 from kernel.vocabulary import Subject
 from segments.cluster_answers import version
 from segments.models import ModelKind
-from segments.rfm_report import RfmReport, parse_as_of, rfm_moves, rfm_report
+from segments.rfm_report import RfmReport, rfm_moves, rfm_report
 from segments.scoring import refresh_profiles
 from store.engine import reading
-
-EARLIEST_YEAR, LATEST_YEAR = 1900, 2200
-"""No order lies before or after; and a hundred years more either way are still dates."""
 
 
 class View(StrEnum):
@@ -29,18 +36,6 @@ class View(StrEnum):
     GROUPS = "groups"
     MOVES = "moves"
     FIT = "fit"
-
-
-class Subjects(StrEnum):
-    """Whom to score, in the plural, as typed."""
-
-    ACCOUNTS = "accounts"
-    CONTACTS = "contacts"
-
-    @property
-    def one(self) -> Subject:
-        """One of them."""
-        return Subject(self.value.removesuffix("s"))
 
 
 class Ties(StrEnum):
@@ -135,22 +130,6 @@ def rfm(
     _print_groups(report)
 
 
-def instant_asked(text: str, zone: str, *, option: str = "--as-of") -> datetime:
-    """Return the instant of a date as typed, now where none is given.
-
-    Raises:
-        ConfigError: not a date, or one that no order can be of.
-    """
-    if not text:
-        return system_clock()
-    at = parse_as_of(text, zone)
-    if not EARLIEST_YEAR <= at.year <= LATEST_YEAR:
-        raise ConfigError(
-            f"{option} {text} is outside the years {EARLIEST_YEAR} to {LATEST_YEAR}; write a date as 2026-01-31"
-        )
-    return at
-
-
 def _refuse_what_is_not_read(view: View, given: dict[str, str | None]) -> None:
     """Refuse options that the view would silently leave aside."""
     read = {View.GROUPS: set(given) - {"--since"}, View.MOVES: {"--since"}, View.FIT: set()}[view]
@@ -185,9 +164,8 @@ def _fit(root: Path, subject: Subject, as_json: bool) -> None:
         print_json(data)
         return
     words = f"{model.title}: {model.state}, fitted on {model.fitted_on:,} buyers, {run.written:,} profiles written"
-    console.print(words, markup=False, highlight=False, soft_wrap=True)
-    for note in run.warnings:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+    say(words)
+    print_notes(run.warnings)
 
 
 def _print_groups(report: RfmReport) -> None:
@@ -199,8 +177,7 @@ def _print_groups(report: RfmReport) -> None:
         columns,
         [_group_cells(word, row) for word, row in report.groups.items()],
     )
-    for note in report.warnings:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+    print_notes(report.warnings)
 
 
 def _group_cells(word: str, row: dict[str, float | int | None]) -> list[Any]:

@@ -8,14 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
-from kernel.clock import system_clock
+from cli.shared import (
+    JsonOption,
+    Subjects,
+    WorkspaceOption,
+    opened,
+    print_json,
+    print_notes,
+    print_table,
+    reporting_errors,
+    say,
+)
+from kernel.clock import parse_as_of, system_clock
 from kernel.errors import ConfigError
-from kernel.vocabulary import Subject
 from segments.comparing import Moves, Overlap, Pair, diff_in_time, diff_of_two, overlap
 from segments.definitions import chosen, load_segments
 from segments.exporting import LAYOUTS, ConsentPolicy, Export, export_segment
-from segments.rfm_report import parse_as_of
 from store.engine import reading
 
 NameArgument = Annotated[str, typer.Argument(help="The segment: the name of its file without .yaml.")]
@@ -34,13 +42,6 @@ class Measures(StrEnum):
     COUNT = "count"
     SHARE = "share"
     JACCARD = "jaccard"
-
-
-class Subjects(StrEnum):
-    """Whom segments are about, in the plural, as typed."""
-
-    ACCOUNTS = "accounts"
-    CONTACTS = "contacts"
 
 
 def register(app: typer.Typer) -> None:
@@ -108,7 +109,7 @@ def overlap_(
     """
     with opened(root) as (workspace, engine), reading(engine) as connection:
         definitions = load_segments(workspace)
-        who = Subject.ACCOUNT if subject is Subjects.ACCOUNTS else Subject.CONTACT
+        who = subject.one
         mine = names or [name for name in sorted(definitions) if definitions[name].subject is who]
         chosen(definitions, mine)
         found = overlap(connection, definitions, mine, now=system_clock(), currency=workspace.settings.currency)
@@ -163,36 +164,31 @@ def export(
     _print_export(done)
 
 
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def _print_ids(title: str, ids: list[str], sample: int) -> None:
-    _say(f"{title}: {len(ids):,}")
+    say(f"{title}: {len(ids):,}")
     for external_id in ids[:sample]:
-        _say(f"  {external_id}")
+        say(f"  {external_id}")
     if len(ids) > sample:
-        _say(f"  … and {len(ids) - sample:,} more")
+        say(f"  … and {len(ids) - sample:,} more")
 
 
 def _print_moves(moves: Moves, sample: int) -> None:
     when = f"{moves.since:%Y-%m-%d %H:%M %Z} to {moves.until:%Y-%m-%d %H:%M %Z}"
-    _say(f"{moves.name}, {when}: from {moves.size_before:,} to {moves.size_after:,} {moves.subject}s")
+    say(f"{moves.name}, {when}: from {moves.size_before:,} to {moves.size_after:,} {moves.subject}s")
     _print_ids("entered", moves.entered, sample)
     _print_ids("left", moves.left, sample)
     if moves.passed_through:
-        _say(f"entered and left in between: {moves.passed_through:,}")
+        say(f"entered and left in between: {moves.passed_through:,}")
     for direction, numbers in (moves.reasons or {}).items():
         for reason, number in numbers.items():
-            _say(f"{direction} by {reason.replace('_', ' ')}: {number:,}")
-    for note in moves.notes:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+            say(f"{direction} by {reason.replace('_', ' ')}: {number:,}")
+    print_notes(moves.notes)
 
 
 def _print_pair(pair: Pair, sample: int) -> None:
     said = pair.as_json()
-    _say(f"{pair.first}: {said['size_first']:,} {pair.subject}s; {pair.second}: {said['size_second']:,}")
-    _say(f"in both: {pair.both:,}")
+    say(f"{pair.first}: {said['size_first']:,} {pair.subject}s; {pair.second}: {said['size_second']:,}")
+    say(f"in both: {pair.both:,}")
     _print_ids(f"only in {pair.first}", pair.only_first, sample)
     _print_ids(f"only in {pair.second}", pair.only_second, sample)
 
@@ -218,20 +214,20 @@ def _print_overlap(found: Overlap, show: Measures) -> None:
     ]
     # Columns bear numbers: names of forty segments side by side fit no screen.
     print_table(f"{titles[show]}: {found.subject}s", {"#": "right", "segment": "left", "size": "right"} | numbers, rows)
-    _say(f"in any of them: {found.in_any:,} {found.subject}s")
+    say(f"in any of them: {found.in_any:,} {found.subject}s")
 
 
 def _print_export(done: Export) -> None:
     tally = done.tally
     verb = "written to" if done.written else "would be written to"
-    _say(f"{tally.exported:,} of {tally.contacts:,} contacts {verb} {done.file} ({done.layout})")
+    say(f"{tally.exported:,} of {tally.contacts:,} contacts {verb} {done.file} ({done.layout})")
     for kind, numbers in tally.addresses.items():
         told = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in numbers.items())
-        _say(f"  {kind}: {told or 'none'}")
+        say(f"  {kind}: {told or 'none'}")
     for reason, number in tally.left_out.items():
-        _say(f"  left out, {reason.replace('_', ' ')}: {number:,}")
+        say(f"  left out, {reason.replace('_', ' ')}: {number:,}")
     if tally.childless:
-        _say(f"  accounts without a contact: {tally.childless:,}")
+        say(f"  accounts without a contact: {tally.childless:,}")
     if tally.unreachable:
-        _say(f"  accounts of whom nobody is in the file: {tally.unreachable:,}")
-    _say(f"{done.added:,} new addresses; {done.removals:,} to remove, {verb} {done.removals_file}")
+        say(f"  accounts of whom nobody is in the file: {tally.unreachable:,}")
+    say(f"{done.added:,} new addresses; {done.removals:,} to remove, {verb} {done.removals_file}")

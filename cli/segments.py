@@ -9,14 +9,24 @@ import typer
 from rich.progress import Progress
 
 from cli import segment_sets
-from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
-from kernel.clock import system_clock
+from cli.shared import (
+    JsonOption,
+    WorkspaceOption,
+    console,
+    errors,
+    opened,
+    print_json,
+    print_notes,
+    print_table,
+    reporting_errors,
+    say,
+)
+from kernel.clock import parse_as_of, system_clock
 from segments import answers
 from segments.definitions import chosen, load_segments, needed
 from segments.explaining import NextChange
 from segments.refresh import Refreshed
 from segments.refresh import refresh as refresh_segments
-from segments.rfm_report import parse_as_of
 from store.columns import reading_widely
 from store.engine import reading
 
@@ -163,18 +173,14 @@ def explain(
         )
         return
     verdict = "is in" if found[0].holds else "is not in"
-    _say(f"{external_id} {verdict} {name}")
+    say(f"{external_id} {verdict} {name}")
     for answer in found:
         sign = "✓" if answer.holds else "✗"
         values = answers.values_in_words(answer)
         whose = "" if answer.about == external_id else f"{answer.about}: "
-        _say(f"{'  ' * answer.depth}{sign} {whose}{answer.text}" + (f"    ← {values}" if values else ""))
-    _say(_change_in_words(change))
-    _print_notes(notes)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(f"{'  ' * answer.depth}{sign} {whose}{answer.text}" + (f"    ← {values}" if values else ""))
+    say(_change_in_words(change))
+    print_notes(notes)
 
 
 def _change_in_words(change: NextChange) -> str:
@@ -202,9 +208,4 @@ def _print_members(shown: answers.Shown) -> None:
         console.print(f"  {external_id}", markup=False, highlight=False)
     if len(shown.members) < shown.size:
         console.print(f"  … and {shown.size - len(shown.members):,} more", markup=False, highlight=False)
-    _print_notes(shown.notes)
-
-
-def _print_notes(notes: list[str]) -> None:
-    for note in notes:
-        errors.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+    print_notes(shown.notes)

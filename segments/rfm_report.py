@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, select
 
-from kernel.errors import ConfigError
 from kernel.quantities import minor_exponent
 from kernel.settings import RfmMapSettings, RfmSettings, Workspace
 from kernel.vocabulary import Subject
@@ -97,22 +95,6 @@ def rfm_report(
         cutoffs=scoring.cutoffs.to_json(),
         warnings=scoring.warnings,
     )
-
-
-def parse_as_of(text: str, zone: str) -> datetime:
-    """Return the instant a person wrote: a date is its midnight in the zone, a time without an offset is in the zone.
-
-    Raises:
-        ConfigError: neither a date nor a time.
-    """
-    here = ZoneInfo(zone)
-    try:
-        if len(text) == len("2026-01-31"):
-            return datetime.combine(date.fromisoformat(text), time(), tzinfo=here)
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a date; write it as 2026-01-31 or 2026-01-31T09:00") from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=here)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

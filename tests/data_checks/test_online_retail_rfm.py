@@ -19,10 +19,10 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from cli.main import app
+from kernel.clock import parse_as_of
 from kernel.settings import RfmSettings, Workspace, load_workspace
 from kernel.vocabulary import Subject
 from segments.rfm_live import score
-from segments.rfm_report import parse_as_of
 from store.engine import open_database, reading
 from store.ingest.importing import run_import
 from store.schema import migrate

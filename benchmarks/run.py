@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NAMES = ("send", "expansion", "compose", "sms_http", "ingest", "segments", "warehouse")
+NAMES = ("send", "stages", "expansion", "compose", "sms_http", "ingest", "segments", "warehouse")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -52,6 +52,7 @@ def main() -> int:
         path = RESULTS / f"{name}.json"
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         print(f"written to {path}\n", flush=True)
+    importlib.import_module("benchmarks.tables").main()
     return 0
 
 

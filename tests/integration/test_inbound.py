@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, insert, update
 
 from kernel.errors import ConfigError
@@ -348,6 +350,67 @@ def test_a_message_id_alone_harms_nobody(engine: Engine, workspace: Workspace) -
     assert state_of(engine, message) == "sent"
     assert rows(engine, suppressions, "address") == []
     assert inbox_states(engine) == ["unclassified"] * 3
+
+
+CORPUS = Path(__file__).parent.parent / "contract" / "bounce_corpus"
+EXPECTED = json.loads((CORPUS / "expected.json").read_text(encoding="utf-8"))
+
+
+def _foreign(raw: bytes) -> bytes:
+    """Return a mail of the corpus with tokens somebody else signed."""
+    foreign = Signer([b"x" * 64])
+    token, unsubscribe = foreign.address_token(1), foreign.token(Purpose.UNSUBSCRIBE, 1)
+    return raw.replace(EXPECTED["token"].encode(), token.encode()).replace(
+        EXPECTED["unsubscribe"].encode(), unsubscribe.encode()
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(sorted(EXPECTED["files"])),
+    place=st.integers(0, 4000),
+    noise=st.binary(max_size=12),
+    recipient=st.sampled_from(["", "bounce+aaaa@acme.example", "user1@customer.example"]),
+)
+def test_no_mail_without_what_we_signed_changes_anything(
+    sqlite_engine: Engine, workspace: Workspace, name: str, place: int, noise: bytes, recipient: str
+) -> None:
+    if not rows(sqlite_engine, messages, "id"):
+        sent_messages(sqlite_engine)
+    raw = _foreign((CORPUS / f"{name}.eml").read_bytes())
+    keep(sqlite_engine, raw[:place] + noise + raw[place:], recipient=recipient)
+    process_inbox(sqlite_engine, workspace, now=NOW)
+    assert rows(sqlite_engine, suppressions, "address") == []
+    assert rows(sqlite_engine, message_events, "kind") == []
+    assert {state for (state,) in rows(sqlite_engine, messages, "state")} == {"sent"}
+    assert {status for (status,) in rows(sqlite_engine, consents, "status")} == {"granted"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("postfix_3_7_real", "hard_bounce"),
+        ("sendmail_report", "hard_bounce"),
+        ("gmail_address_not_found", "hard_bounce"),
+        ("exchange_2003_words", "hard_bounce"),
+        ("qmail", None),
+        ("arf_yahoo", "complaint"),
+        ("arf_outlook_headers_only", "complaint"),
+        ("qq_mailbox_unavailable", "hard_bounce"),
+        ("aliyun_system_bounce", None),
+        ("exchange_policy_hides_a_dead_address", None),
+        ("human_bounced_by_hand", None),
+    ],
+)
+def test_the_same_mail_with_what_we_signed_has_its_consequence(
+    sqlite_engine: Engine, workspace: Workspace, name: str, reason: str | None
+) -> None:
+    [message] = sent_messages(sqlite_engine)
+    ours = workspace.signer().address_token(message)
+    keep(sqlite_engine, (CORPUS / f"{name}.eml").read_bytes().replace(EXPECTED["token"].encode(), ours.encode()))
+    process_inbox(sqlite_engine, workspace, now=NOW)
+    found = rows(sqlite_engine, suppressions, "address", "reason")
+    assert found == ([("user1@customer.example", reason)] if reason else [])
 
 
 # --- what follows --------------------------------------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -103,6 +107,13 @@ def _nested(depth: int) -> bytes:
     return b"From: mailer-daemon@x.example\r\nSubject: Undeliverable\r\n" + head + b"Content-Type: text/plain\r\n\r\nx"
 
 
+def _zip_bomb() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("original.eml", b"550 5.1.1 user unknown\n" * 2_000_000)
+    return base64.encodebytes(packed.getvalue())
+
+
 _STATUS = b"From: mailer-daemon@x.example\r\nContent-Type: multipart/report; boundary=b\r\n\r\n--b\r\n"
 HOSTILE = {
     "empty": b"",
@@ -121,6 +132,15 @@ HOSTILE = {
     "broken encoded words": b"From: =?utf-8?b?====?= postmaster@x\r\nSubject: =?x?q?=FF=ZZ?=\r\n\r\nx",
     "broken base64": _STATUS
     + b"Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\nA\r\n--b--",
+    "a zip bomb": b"From: mailer-daemon@x.example\r\nSubject: Undeliverable\r\nContent-Type: multipart/mixed;"
+    b" boundary=b\r\n\r\n--b\r\nContent-Type: application/zip\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    + _zip_bomb()
+    + b"--b--",
+    "base64 without end": b"From: postmaster@x\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    + b"QUFB" * 3_000_000,
+    "a field without end": b"From: mailer-daemon@x\r\nSubject: "
+    + b"=?gb18030?b?z7XNs83L0MU=?= " * 100_000
+    + b"\r\n\r\nx",
     "empty status": _STATUS + b"Content-Type: message/delivery-status\r\n\r\n\r\n--b--",
     "charset of two values": b"Subject: Returned mail\r\nContent-Type: text/plain; charset*0=a; charset*1=b\r\n\r\nx",
     "many blank lines": b"From: mailer-daemon@x\r\n\r\nHi. This is the qmail-send program\n" + b"\n\t" * 60_000,
@@ -132,6 +152,24 @@ def test_hostile_mail_is_read_in_bounded_time(name: str) -> None:
     started = time.process_time()
     assert parse(HOSTILE[name])
     assert time.process_time() - started < 5
+
+
+def test_what_is_packed_is_not_unpacked() -> None:
+    assert [report.kind for report in parse(HOSTILE["a zip bomb"])] == [BounceKind.UNCLASSIFIED]
+
+
+def test_nothing_that_reads_returned_mail_can_send_any() -> None:
+    """Mail from <> is never answered: a loop needs somebody who answers."""
+    inbound = Path(__file__).parent.parent.parent / "workers" / "inbound"
+    sending = re.compile(r"smtplib|workers\.smtp|workers\.channels|workers\.drain|templates")
+    readers = ("bounces", "mail", "mailparts", "maildir", "imap", "listener", "statuses")
+    found = [name for name in readers if sending.search((inbound / f"{name}.py").read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_an_envelope_id_that_is_our_message_id_is_a_clue() -> None:
+    [report] = parse((CORPUS / "envelope_id_is_our_message_id.eml").read_bytes())
+    assert report.clues.message_ids == ((42, "0123456789ab"),)
 
 
 def test_a_report_of_thousands_of_recipients_is_bounded() -> None:

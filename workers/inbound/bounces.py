@@ -275,6 +275,8 @@ def address_in(text: str) -> str:
 def _clues(raw: bytes, envelope_id: str) -> Clues:
     text = raw[:_CLUE_CHARS].decode("latin-1")
     decoded_id = re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), envelope_id)
+    # We give relays our Message-ID as the envelope id; theirs come back without its brackets.
+    text += f"\n<{decoded_id[:400]}>"
     return Clues(
         envelope_id=decoded_id,
         address_tokens=_distinct(found.lower() for found in _ADDRESS_TOKEN.findall(text)),

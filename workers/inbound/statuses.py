@@ -59,6 +59,8 @@ _POLICY = re.compile(
     r"|垃圾邮件|黑名单|拒绝接收|拒收|频率|限制|反垃圾",
     re.IGNORECASE,
 )
+_QQ_EITHER = re.compile(r"mailbox unavailable or access denied", re.IGNORECASE)
+"""What QQ's servers say of either; their mail says in Chinese which it is."""
 _FULL = re.compile(
     r"over ?quota|quota (is )?(exceeded|full)|exceed\w*[^.\n]{0,40}quota|(mailbox|inbox)[^.\n]{0,30}\b(full|exceeded)"
     r"|insufficient (system )?storage|not enough (disk )?space|邮箱(空间)?已?满|空间不足|容量(已满|不足|超)",
@@ -69,7 +71,7 @@ _NOBODY = re.compile(
     r"|no mailbox (here )?by that name|invalid (recipient|mailbox|user)|unrouteable address|mailbox unavailable"
     r"|(recipient|user|account|mailbox|address|e-?mail account)\b[^.\n]{0,60}"
     r"(does ?n[o']t exist|not exist|was ?n[o']t found|not found|unknown|is disabled|has been (disabled|deleted))"
-    r"|(用户|收件人|邮箱|帐号|账号|账户|地址)(地址|邮箱)?不存在|不存在(该|此|的)?(用户|邮箱|收件人)"
+    r"|(用户|收件人|邮箱|帐号|账号|账户|地址)(地址|邮箱)?([\uff08(][^\uff09)\n]{3,80}[\uff09)])?不存在|不存在(该|此|的)?(用户|邮箱|收件人)"
     r"|无此(用户|人|邮箱)|查无此",
     re.IGNORECASE,
 )
@@ -95,6 +97,7 @@ def classify(status: str, words: str) -> BounceKind:
 
 def classify_words(words: str) -> BounceKind | None:
     """Return what the words alone say; None where they say nothing we know."""
+    words = _QQ_EITHER.sub(" ", words)
     if _POLICY.search(words):
         return BounceKind.BLOCKED
     if _FULL.search(words):

@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from kernel.clock import from_ms
-from kernel.errors import CarillonError, ConfigError, InputError
+from kernel.errors import CarillonError, ConfigError, GatewayDown, InputError
 from kernel.gateways import SmtpGateway
 from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel
@@ -33,6 +33,7 @@ from store.types import database_now
 from templates.dkim import keys_of
 from workers.channels.registry import open_channel
 from workers.embedded import answers
+from workers.inbound.imap import probe
 from workers.status import stuck_campaigns
 
 PATIENCE_S = 10.0
@@ -90,6 +91,7 @@ def examine(root: Path, *, now: datetime) -> Iterator[Check]:
     yield from _database(workspace, now)
     yield from _broker(workspace)
     yield from _gateways(workspace)
+    yield from _mailboxes(workspace)
     yield _public_url(workspace)
     yield _disk(workspace)
 
@@ -301,6 +303,17 @@ def _gateway_remedy(gateway: Any) -> str:
 
 
 # --- the rest ------------------------------------------------------------------------------------------------
+
+
+def _mailboxes(workspace: Workspace) -> Iterator[Check]:
+    for box in workspace.settings.inbound.imap:
+        name = f"mailbox {box.username}@{box.host}"
+        try:
+            waiting = probe(box)
+        except GatewayDown as error:
+            yield _fail(name, error.text, "check inbound.imap: bounces there are not read until it answers")
+        else:
+            yield _ok(name, f"logs in; {waiting:,} mails wait in {box.folder}")
 
 
 def _public_url(workspace: Workspace) -> Check:

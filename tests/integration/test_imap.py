@@ -17,6 +17,7 @@ from store.tables import inbox, message_events, suppressions
 from tests.integration.returning import SENT_AT, WORKSPACE_YAML, make_workspace, rows, sent_messages, state_of
 from tests.integration.test_inbound import bounce_address, report
 from tests.servers.imap_box import Box, ImapServer
+from workers.doctor import Health, _mailboxes
 from workers.inbound.imap import _quoted, collect, collect_mailboxes, probe
 from workers.inbound.listener import MAIL_BYTES
 from workers.inbound.process import process_inbox
@@ -172,3 +173,19 @@ def test_the_certificate_is_verified(sqlite_engine: Engine, box: Box, tmp_path: 
         for wrong in ({"ca_file": None}, {"host": "127.0.0.1"}):
             with pytest.raises(GatewayDown, match="CERTIFICATE_VERIFY_FAILED"):
                 collect(sqlite_engine, trusted.model_copy(update=wrong), now=NOW)
+
+
+def test_the_doctor_logs_in_and_changes_nothing(tmp_path: Path, server: ImapServer) -> None:
+    uid = server.box.put(report())
+    boxes = "".join(
+        f"\n    - {{host: 127.0.0.1, port: {server.port}, tls: none, username: {user},"
+        f" password: '{server.box.password}'}}"
+        for user in ("bounces", "nobody")
+    )
+    text = WORKSPACE_YAML.replace("inbound: {maildirs: [bounces]}", f"inbound:\n  imap:{boxes}")
+    workspace = make_workspace(tmp_path / "boxes", text=text)
+    checks = {check.name: check for check in _mailboxes(workspace)}
+    assert checks["mailbox bounces@127.0.0.1"].health is Health.OK
+    assert "1 mails wait" in checks["mailbox bounces@127.0.0.1"].says
+    assert checks["mailbox nobody@127.0.0.1"].health is Health.FAIL
+    assert server.box.flags[uid] == set()

@@ -102,7 +102,7 @@ def _ascii_host(host: str) -> str:
 class Tracking:
     """The signed links of one message."""
 
-    __slots__ = ("_clicks", "_step", "links", "own", "pieces", "tokens")
+    __slots__ = ("_clicks", "_step", "links", "own", "own_pieces", "pieces", "tokens")
 
     def __init__(self, step: TrackingStep, message_id: int, links: Links) -> None:
         self.links = links
@@ -111,6 +111,8 @@ class Tracking:
         self._clicks: dict[str, str] = {}
         self.pieces: dict[bytes, list[bytes]] = {}
         """Fixed links as they stand in the bodies, by encoding."""
+        self.own_pieces: dict[bytes, tuple[bytes, bytes]] = {}
+        """Likewise the two own links."""
         self.own = (
             f"{step.base_url}/u/{self.tokens.of(Purpose.UNSUBSCRIBE)}",
             f"{step.base_url}/p/{self.tokens.of(Purpose.PREFERENCES)}",
@@ -162,7 +164,8 @@ class TrackingStep:
         Raises:
             ConfigError: another base URL, or one longer than 200 characters.
         """
-        if not _BASE_URL.fullmatch(base_url) or not base_url.isascii() or len(base_url) > 200:
+        plain = base_url.isascii() and base_url.isprintable() and len(base_url) <= 200
+        if not plain or not _BASE_URL.fullmatch(base_url):
             hint = "write https://… (http:// only for this machine)"
             raise ConfigError(f"web.public_url {base_url!r} cannot stand in messages; {hint}")
         self.signer = signer

@@ -196,7 +196,8 @@ def _sizes(template: EmailTemplate, mail: ComposedMail, text: str, html: str) ->
         message = f"the HTML has {size:,} bytes; Gmail hides what lies beyond {GMAIL_CLIPS_AT:,}"
         yield Advice(template.body, 0, message)
     if len(text) < SHORT_TEXT:
-        message = f"only {len(text):,} characters of text; spam filters distrust short mails with images"
+        short = f"only {len(text):,} characters of text"
+        message = f"{short}; filters distrust fewer than {SHORT_TEXT:,} with an image, and the open pixel is one"
         yield Advice(template.body, 0, message)
     if len(mail.data) > HEAVY:
         message = f"each message has {len(mail.data):,} octets; link to what can be linked to"

@@ -27,7 +27,7 @@ from templates.budget import MAX_OUTPUT, Rendering
 from templates.dkim import DkimKey, DkimStep
 from templates.files import EmailTemplate
 from templates.footer import Footer, Law, Laws, brand_values
-from templates.headers import raw_field, text_field
+from templates.headers import text_field
 from templates.heading import step_fields
 from templates.links import Links, Tracking, TrackingStep
 from templates.preparation import prepare_email
@@ -231,7 +231,8 @@ class MailStep:
         if self._transactional:
             return ()
         return (
-            raw_field("List-Unsubscribe", f"<{unsubscribe}>"),
+            # On one line and never encoded; a base URL and a token hold nothing that could not stand in a field.
+            f"List-Unsubscribe: <{unsubscribe}>\r\n".encode("ascii"),
             b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
         )
 

@@ -130,8 +130,12 @@ class _Body:
         self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]
     ) -> tuple[bytes, bytes]:
         """Return the joined pieces, and the footer where it is still to be added."""
-        value = self.part.coding.value
-        unsubscribe, preferences = map(value, tracking.own)
+        coding = self.part.coding
+        links_of_own = tracking.own_pieces.get(coding.name)
+        if links_of_own is None:
+            links_of_own = coding.value(tracking.own[0]), coding.value(tracking.own[1])
+            tracking.own_pieces[coding.name] = links_of_own
+        unsubscribe, preferences = links_of_own
         before, between, after = self._around[law.index]
         footer = before + unsubscribe + between + preferences + after
         own = (unsubscribe, preferences, footer, self._postal)

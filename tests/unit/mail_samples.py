@@ -13,6 +13,7 @@ from kernel.settings import Brand, Sender
 from kernel.signing import Purpose, Signer
 from templates.dkim import DkimKey
 from templates.files import email_template
+from templates.links import Links
 from templates.mail import ComposedMail, MailStep
 
 SIGNER = Signer([b"k" * 40])
@@ -93,7 +94,7 @@ def step(
 def composed(
     made: Mapping[str, str] | MailStep | None = None,
     context: dict[str, Any] | None = None,
-    links: RecordedLinks | None = None,
+    links: Links | None = None,
     *,
     address: str = "jane@shop.example",
     message_id: int = 7,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import threading
+import zlib
 from typing import Any
 
 import pytest
@@ -95,25 +96,22 @@ def step_of(made: dict[str, str], *, fast: bool) -> MailStep:
 STEPS = {name: (step_of(made, fast=True), step_of(made, fast=False)) for name, made in TEMPLATES.items()}
 
 
+class NamedLinks:
+    """Gives each target an id that follows from it: both ways register links, but not in one order."""
+
+    def link_id(self, url: str) -> int:
+        return zlib.crc32(url.encode())
+
+
 def outcome(step: MailStep, context: dict[str, Any]) -> tuple[str, str, str] | str:
-    """Return subject, text and HTML of a message, its links by their targets; or why there is none."""
-    links = RecordedLinks()
+    """Return subject, text and HTML of a message, or why there is none."""
     try:
-        mail = composed(step, context, links)
+        mail = composed(step, context, NamedLinks())
     except TemplateProblem as problem:
         return str(problem)
     assert byte_problems(mail.data) == []
     assert b"\r\n." not in mail.data
-    text, html = bodies(mail)
-    # The fast way registers fixed links first, so ids may differ; what counts is where they lead.
-    targets = {f"{BASE_URL}/c/{token}": url for url, token in zip(links.urls, _tokens(links), strict=True)}
-    for click, target in targets.items():
-        text, html = text.replace(click, f"[{target}]"), html.replace(click, f"[{target}]")
-    return mail.subject, text, html
-
-
-def _tokens(links: RecordedLinks) -> list[str]:
-    return [token.decode() for token in SIGNER.of(7).clicks(range(1, len(links.urls) + 1))]
+    return mail.subject, *bodies(mail)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -28,6 +28,8 @@ class Rendering:
     one_line: bool = False
     """Set for subjects: a value with a line break or another control character is refused."""
     spent: int = field(default=0)
+    bare: Callable[[str], str] | None = field(default=None)
+    """Makes the links that stand in a text tracked ones, where they are tracked piece by piece."""
     wide: bool = field(default=False)
     """Set where a value held letters beyond ASCII, which may make another encoding the better one."""
 

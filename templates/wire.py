@@ -34,7 +34,7 @@ class WireNames(Names):
         self.links = links
         self.own = own
         self.kept: dict[int, bytes] = {}
-        self.shown, self.made, self.linked = part.values
+        self.functions = part.values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

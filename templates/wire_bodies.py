@@ -83,7 +83,7 @@ class WireBodies:
         coding = body.part.coding
         for name, index in body.variables.items():
             variables[name] = tracking.click(self._urls[index])
-        rendering = Rendering(variables, tracking.anything)
+        rendering = Rendering(variables, tracking.anything, bare=tracking.in_text)
         lines = body.lines(rendering, tracking, law, self._links(coding, tracking))
         finished = coding.finished(lines, rendering.wide)
         if finished is None:

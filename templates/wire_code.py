@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ OWN = ("unsubscribe_url", "preferences_url", "footer", "postal_address")
 _ASIDE = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
 """Nodes whose output goes into a text of Jinja's and not to the wire."""
 _PURE = (nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Const, nodes.Filter)
+_DELIMITER = re.compile(r"[\s<>\"'`]")
+"""What no link in a text goes on after; the same as in `TrackingStep.bare`."""
+_BEGUN = re.compile(r"https?://$")
 _ENDS_OF_SCHEMES = ("/", "://", "s://", "ps://", "tps://", "ttps://", "p://", "tp://", "ttp://")
 
 
@@ -39,6 +42,15 @@ class Slot:
 
     source: str
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A link that stands in a text and is made of values: what it consists of, up to where it surely ends."""
+
+    parts: Sequence[str | nodes.Expr]
+    open: bool
+    """Whether it may go on in what is put out next."""
 
 
 def own_names(tree: nodes.Template) -> set[str]:
@@ -184,7 +196,7 @@ class WireGenerator(CodeGenerator):
         super().write_commons()
         self.writeline("w_links, w_own, w_kept = context.links, context.own, context.kept")
         self.writeline("w_known = w_kept.get")
-        self.writeline("w_shown, w_made, w_linked = context.shown, context.made, context.linked")
+        self.writeline("w_shown, w_made, w_linked, w_plain, w_bare = context.functions")
 
     def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:  # noqa: N802
         for output in _outputs(node):
@@ -210,22 +222,30 @@ class WireGenerator(CodeGenerator):
         # One tuple for the whole output: resuming a generator for each piece would cost more than most pieces do.
         self.writeline("yield (", node)
         self.indent()
-        waiting = ""
-        for child in node.nodes:
-            constant = self._constant(child, frame)
-            if isinstance(constant, str):
-                waiting += constant
+        for item in self._items(node, frame):
+            if isinstance(item, str):
+                self._write_fixed(item)
                 continue
-            self._write_fixed(waiting)
-            waiting = ""
             self._comes_something()
-            if isinstance(constant, Slot):
-                self._write_slot(constant, certain=frame.rootlevel)
+            if isinstance(item, Slot):
+                self._write_slot(item, certain=frame.rootlevel)
+            elif isinstance(item, Run):
+                self._write_run(item, frame)
             else:
-                self._write_value(child, frame)
-        self._write_fixed(waiting)
+                self._write_value(item, frame)
         self.outdent()
         self.writeline(")")
+
+    def _items(self, node: nodes.Output, frame: Frame) -> Sequence[str | Slot | nodes.Expr | Run]:
+        """Return what the output prints, fixed text that stands together in one."""
+        items: list[str | Slot | nodes.Expr] = []
+        for child in node.nodes:
+            constant = self._constant(child, frame)
+            if isinstance(constant, str) and items and isinstance(items[-1], str):
+                items[-1] += constant
+            else:
+                items.append(child if constant is None else constant)
+        return items if self._bare is None else list(_with_runs(items, self._bare))
 
     def start_write(self, frame: Frame, node: Node | None = None) -> None:
         """See CodeGenerator: what comes is what a block made."""
@@ -270,6 +290,18 @@ class WireGenerator(CodeGenerator):
         self.writeline(f"w_known({number}) or w_keep(w_kept, {number}, w_shown(", child)
         self.visit(child, frame)
         self.write(")),")
+
+    def _write_run(self, run: Run, frame: Frame) -> None:
+        self.writeline("w_bare((")
+        for part in run.parts:
+            if isinstance(part, str):
+                self.write(f"{part!r}, ")
+            else:
+                self.write("w_plain(")
+                self.visit(part, frame)
+                self.write("), ")
+        self.write(")),")
+        self._open_link = run.open
 
     def _is_pure(self, child: Node) -> bool:
         """Return whether the expression gives the same wherever it stands outside loops."""
@@ -318,6 +350,43 @@ class WireGenerator(CodeGenerator):
         piece = fixed(self._coding, text)
         if piece:
             self.writeline(f"{piece!r},")
+
+
+def _with_runs(items: list[str | Slot | nodes.Expr], bare: re.Pattern[str]) -> Iterator[str | Slot | nodes.Expr | Run]:
+    """Yield the items of a text, those that make one link together as one.
+
+    Raises:
+        GaveUp: an own link stands within another.
+    """
+    waiting = items[::-1]
+    while waiting:
+        item = waiting.pop()
+        start = _open_at(item, bare) if isinstance(item, str) and waiting else None
+        if start is None or not isinstance(item, str):
+            yield item
+            continue
+        yield item[:start]
+        parts: list[str | nodes.Expr] = [item[start:]]
+        ends = None
+        while waiting and ends is None:
+            part = waiting.pop()
+            if isinstance(part, Slot):
+                raise GaveUp
+            ends = _DELIMITER.search(part) if isinstance(part, str) else None
+            if ends is not None and isinstance(part, str):
+                waiting.append(part[ends.start() :])
+                part = part[: ends.start()]
+            parts.append(part)
+        yield Run(parts, open=ends is None)
+
+
+def _open_at(text: str, bare: re.Pattern[str]) -> int | None:
+    """Return where a link begins that goes on after the text, or None."""
+    for found in bare.finditer(text):
+        if found.end() == len(text):
+            return found.start()
+    begun = _BEGUN.search(text)
+    return begun.start() if begun else None
 
 
 def _outputs(node: Node) -> Iterator[nodes.Output]:

@@ -8,7 +8,7 @@ not be what the other way would make of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from markupsafe import escape
@@ -35,11 +35,16 @@ def keep(kept: dict[int, bytes], number: int, piece: bytes) -> bytes:
 
 
 class ValueFunctions(NamedTuple):
-    """What makes pieces of values, of what a block of the template made, and of a link that was made to be tracked."""
+    """What makes pieces of values, of what a block of the template made, and of links."""
 
     shown: Callable[[Any], bytes]
     made: Callable[[Any], bytes]
     linked: Callable[[Any], bytes]
+    """Of a link that went through the filter of links."""
+    plain: Callable[[Any], str]
+    """Returns a value as it is printed, to be a part of what `bare` takes."""
+    bare: Callable[[Iterable[str]], bytes]
+    """Of the parts of a link that stands in a text."""
 
 
 def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFunctions:
@@ -73,7 +78,18 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
         # An own link is left alone in a text, and has nothing in it to look for.
         return piece(str(value)) if value.startswith(base_url) else made(value)
 
-    return ValueFunctions(escaped if html else shown, made, linked)
+    def plain(value: Any) -> str:
+        return str(printed(value))
+
+    def bare(parts: Iterable[str]) -> bytes:
+        text, rendering = "".join(parts), RENDERING.get()
+        if rendering is None or rendering.bare is None or CONTROLS.search(text):
+            raise GaveUp
+        if not text.isascii():
+            _note_wide()
+        return piece(rendering.bare(text))
+
+    return ValueFunctions(escaped if html else shown, made, linked, plain, bare)
 
 
 def _note_wide() -> None:

@@ -18,7 +18,6 @@ from templates.links import Tracking
 from templates.mail import MailStep
 from templates.problems import TemplateProblem
 from templates.quoting import quoted, quoted_value
-from templates.wire_bodies import WireBodies
 from templates.wire_values import GaveUp
 from tests.servers.byte_rules import byte_problems
 from tests.unit.mail_samples import (
@@ -68,7 +67,7 @@ TEMPLATES = {
     "ends with a value": files("<p>x</p>\n{{ contact.last_name }}", text="\n\nHello\n\n{{ contact.last_name }}"),
 }
 CHINA = Region(countries=["CN"], subject_prefix="AD ", footer="Opt out: stop@acme.example <24 h>")
-CERTAIN = ("short", "own text", "branches", "loops", "macros")
+CERTAIN = ("short", "links that go on", "own text", "branches", "loops", "macros")
 """Templates whose plain values never need the plain way for the HTML."""
 NAMES = st.one_of(
     st.text(max_size=30),
@@ -135,11 +134,13 @@ def test_plain_values_need_no_second_rendering(name: str, monkeypatch: pytest.Mo
     composed(STEPS[name][0], person(first_name="Jürgen", last_name="O'Hara & Sons"))
 
 
-def test_what_the_fast_way_is_not_sure_of_it_leaves() -> None:
-    wire: WireBodies = STEPS["links that go on"][0]._wire
-    tracking = Tracking(STEPS["short"][0]._tracking, 7, RecordedLinks())
-    with pytest.raises(GaveUp):
-        wire.text({}, tracking, Laws(BRAND, "en", ()).common)
+@pytest.mark.parametrize("value", ["see https://x.example", "//x.example", "a\rb", "a\0b", "\ud800"])
+def test_what_the_fast_way_is_not_sure_of_it_leaves(value: str) -> None:
+    made = STEPS["ends with a value"][0]
+    variables = {**person(last_name=value), "subject": "", "footer": ""}
+    tracking = Tracking(made._tracking, 7, RecordedLinks())
+    with pytest.raises((GaveUp, UnicodeEncodeError)):
+        made._wire.text(variables, tracking, Laws(BRAND, "en", ()).common)
 
 
 @given(st.lists(st.text("ab .=\n\t\u00e4日😀<", max_size=120), max_size=8))

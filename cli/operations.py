@@ -82,7 +82,9 @@ def status(root: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
     from workers.status import status as state_of_affairs
 
     with opened(root) as (workspace, engine), reading(engine) as connection:
-        found = state_of_affairs(connection, workspace.settings.gateways, now=system_clock())
+        gateways = workspace.settings.gateways
+        rated = [name for name, gateway in gateways.items() if gateway.rate is not None]
+        found = state_of_affairs(connection, gateways, rated=rated, now=system_clock())
     if as_json:
         print_json({**asdict(found), "balanced": found.balanced})
     else:

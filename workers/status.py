@@ -59,12 +59,13 @@ class Status:
         return self.books.balanced
 
 
-def status(connection: Connection, gateways: Collection[str], *, now: datetime) -> Status:
+def status(connection: Connection, gateways: Collection[str], *, rated: Collection[str] = (), now: datetime) -> Status:
     """Return the state of affairs, read in the connection's one transaction.
 
     Args:
         connection: Reads only.
         gateways: The names carillon.yaml has.
+        rated: Those that have a rate: what is due there waits its turn.
         now: The present instant.
     """
     due = _due(connection, now)
@@ -86,7 +87,7 @@ def status(connection: Connection, gateways: Collection[str], *, now: datetime) 
         hints=hints(
             Symptoms(
                 states=states,
-                sendable_since=_sendable_since(connection, found_lanes, now),
+                sendable_since=_sendable_since(connection, found_lanes, rated, now),
                 claims=connection.execute(select(func.count()).select_from(claims)).scalar_one(),
                 closed=tuple(lane.name for lane in found_lanes if lane.closed_until is not None or lane.held),
                 unknown_gateways=_unknown(connection, gateways),
@@ -98,9 +99,11 @@ def status(connection: Connection, gateways: Collection[str], *, now: datetime) 
     )
 
 
-def _sendable_since(connection: Connection, found: tuple[Lane, ...], now: datetime) -> datetime | None:
+def _sendable_since(
+    connection: Connection, found: tuple[Lane, ...], rated: Collection[str], now: datetime
+) -> datetime | None:
     """Return since when a message of an active campaign is due whose gateway is open and waits for nothing."""
-    waiting = [lane.name for lane in found if lane.closed_until is not None or lane.held or lane.waits_for]
+    waiting = [*rated, *(lane.name for lane in found if lane.closed_until is not None or lane.held or lane.waits_for)]
     at = type_coerce(messages.c.due_at, BigInteger)
     oldest = connection.execute(
         select(func.min(at))

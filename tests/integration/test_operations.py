@@ -265,6 +265,7 @@ def test_the_status_says_what_to_do_about_what_is_amiss(engine: Engine) -> None:
         )
         later = NOW + timedelta(minutes=6)
         [idle, unknown] = status(connection, ["another"], now=later).hints
+        assert status(connection, ["relay"], rated=["relay"], now=later).hints == ()
     assert "nobody sends them" in idle
     assert "messages wait for gateway 'relay'" in unknown
     with writing(engine) as connection:

@@ -67,30 +67,39 @@ class VonageGateway(HttpWay):
     url: str = "https://rest.nexmo.com/sms/json"
 
 
-class AliyunGateway(HttpWay):
-    """Alibaba Cloud's Dysmsapi. The text of an SMS gives the values of a template, one `name: value` a line."""
+class FilledTemplates(HttpWay):
+    """What providers have that send approved templates only: our text fills them in, one `name: value` a line."""
 
     own_words: ClassVar[bool] = False
+
+    sign_name: str = Field(description="The approved signature, without its brackets.")
+    template: str | None = Field(default=None, description="Template of SMS whose text names none.")
+
+    @model_validator(mode="after")
+    def _no_words_of_ours(self) -> FilledTemplates:
+        if self.opt_out:
+            raise ValueError("opt_out cannot be added here: the approved template has its own wording")
+        return self
+
+
+class AliyunGateway(FilledTemplates):
+    """Alibaba Cloud's Dysmsapi. The text of an SMS gives the values of a template, one `name: value` a line."""
+
     type: Literal["aliyun"]
     access_key_id: str
     access_key_secret: SecretStr
-    sign_name: str = Field(description="The approved signature, without its brackets.")
-    template: str | None = Field(default=None, description="Template of SMS whose text names none.")
     region: str = "cn-hangzhou"
     url: str = "https://dysmsapi.aliyuncs.com/"
     callback_answer: ClassVar[str] = '{"code":0,"msg":"OK"}'
 
 
-class TencentGateway(HttpWay):
+class TencentGateway(FilledTemplates):
     """Tencent Cloud SMS. The text of an SMS gives the values of a template, `1: value` on the first line and so on."""
 
-    own_words: ClassVar[bool] = False
     type: Literal["tencent"]
     secret_id: str
     secret_key: SecretStr
     app_id: str
-    sign_name: str = Field(description="The approved signature, without its brackets.")
-    template: str | None = Field(default=None, description="Template of SMS whose text names none.")
     region: str = "ap-guangzhou"
     url: str = "https://sms.tencentcloudapi.com/"
     callback_answer: ClassVar[str] = '{"result":0,"errmsg":"OK"}'

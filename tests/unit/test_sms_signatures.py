@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.errors import PermanentError, TransientError
-from tests.servers.sms_adapters import NOW
+from tests.servers.sms_adapters import NOW, aliyun_gateway
 from workers.channels.aliyun import signature
 from workers.channels.provider_templates import read_filled
 from workers.channels.tencent import authorization
@@ -75,3 +75,8 @@ def test_numbered_values_come_in_order(text: str) -> None:
 def test_where_nobody_names_a_template_the_message_waits_for_an_operator() -> None:
     with pytest.raises(TransientError, match="template"):
         read_filled("name: Ann", None)
+
+
+def test_wording_of_ours_cannot_be_added_to_an_approved_template() -> None:
+    with pytest.raises(ValueError, match="approved template"):
+        aliyun_gateway("http://127.0.0.1:1/", opt_out="拒收请回复R")

@@ -26,6 +26,9 @@ class HttpChannel(SmsOverHttp):
         super().__init__(gateway)
         self._gateway = gateway
         self._receipt_url = receipt_url
+        self._log_in: dict[str, str] = {}
+        if gateway.username and gateway.password:
+            self._log_in = basic(gateway.username, gateway.password.get_secret_value())
 
     def _request(self, content: ComposedSms, ref: str) -> Request:
         gateway = self._gateway
@@ -38,9 +41,10 @@ class HttpChannel(SmsOverHttp):
             "receipt_url": self._receipt_url,
         }
         headers = {name: fill(value.get_secret_value(), values) for name, value in gateway.headers.items()}
-        if gateway.username and gateway.password:
-            headers |= basic(gateway.username, gateway.password.get_secret_value())
-        url = fill(gateway.url, {name: quote(value, safe="") for name, value in values.items()})
+        headers |= self._log_in
+        url = gateway.url
+        if "{" in url:
+            url = fill(url, {name: quote(value, safe="") for name, value in values.items()})
         url = with_query(url, fill(gateway.query, values))
         if gateway.json_body is not None:
             request = post_json(url, fill(gateway.json_body, values), headers)

@@ -140,6 +140,12 @@ class SmppGateway(Priced, SmsTerms):
     enquire_link: DurationText = "30s"
     timeout: DurationText = "60s"
 
+    @model_validator(mode="after")
+    def _hears_back(self) -> Self:
+        if self.receipts and self.bind == "transmitter" and not self.receiver:
+            raise ValueError("nobody would hear receipts and replies: set receiver: true, or bind: transceiver")
+        return self
+
     @field_validator("statuses")
     @classmethod
     def _numbers(cls, value: dict[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from tests.servers.flights import RememberingFlight
 from tests.servers.smsc import BIND_RECEIVER, BIND_TRANSCEIVER, BIND_TRANSMITTER, Said, Smsc, Submit
 from workers.channels.port import Parcel
 from workers.channels.smpp import SmppChannel, relative_time
-from workers.smpp import voyage
+from workers.smpp import session, voyage
 from workers.smpp.session import Session
 
 LONG = "accept " + "a" * 400
@@ -51,6 +51,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stragglers are let go after a quarter of a second; the protocol's own patience stays."""
     monkeypatch.setattr(voyage, "PATIENCE_S", 0.25)
     monkeypatch.setattr(voyage, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(session, "_LAST_WORDS_S", 0.1)
 
 
 def take_all(_pdus: Sequence[bytes]) -> bool:
@@ -264,6 +265,14 @@ def test_unbind_is_answered_and_what_was_open_is_in_doubt() -> None:
         assert len(smsc.binds) == 2
 
 
+def test_answers_that_follow_an_unbind_are_heard_and_nothing_goes_out_twice() -> None:
+    with Smsc(lambda submit: "unbind" if submit.text == "m9" else 0, delay_s=0.05) as smsc, facing(smsc) as channel:
+        flight = sent(channel, [sms(f"m{index}", index) for index in range(30)])
+    assert flight.endings == {9: "unknown"} | {index: "accepted" for index in range(30) if index != 9}
+    assert sorted(submit.text for submit in smsc.submits) == sorted(f"m{index}" for index in range(30))
+    assert len(smsc.binds) == 2
+
+
 def test_silence_is_in_doubt_after_the_patience_and_the_session_stays() -> None:
     with Smsc() as smsc, facing(smsc, timeout="1s") as channel:
         flight = RememberingFlight()
@@ -425,11 +434,11 @@ def test_a_pdu_nobody_knows_ends_nothing() -> None:
 def test_a_receiver_only_listens() -> None:
     kept: list[bytes] = []
     with Smsc() as smsc:
-        session = Session(gateway(smsc.port), bind="receiver", keep=lambda pdus: kept.extend(pdus) is None)
-        session.open()
+        listening = Session(gateway(smsc.port), bind="receiver", keep=lambda pdus: kept.extend(pdus) is None)
+        listening.open()
         assert smsc.binds == [(BIND_RECEIVER, "carillon")]
         assert smsc.deliver("447700900123", b"STOP") == 0
-        session.close()
+        listening.close()
         assert smsc.unbinds == 1
         assert kept
 

@@ -74,6 +74,8 @@ class Smsc:
     tls: ssl.SSLContext | None = None
     deaf: bool = False
     """Answers no enquire_link."""
+    receipt_first: Callable[[str], bytes] | None = None
+    """Makes a receipt that is delivered before the submit_sm is answered."""
     first_id: int = 1
     hex_ids: bool = False
     port: int = 0
@@ -82,6 +84,7 @@ class Smsc:
     unbinds: int = 0
     nacks: list[int] = field(default_factory=list)
     enquired: int = 0
+    delivered: int = 0
     open_now: int = 0
     peak: int = 0
 
@@ -179,7 +182,7 @@ class Smsc:
             self.submits.append(submit)
             self.open_now += 1
             self.peak = max(self.peak, self.open_now)
-            return self._answer(writer, sequence, self.answer(submit))
+            return self._answer(writer, sequence, self.answer(submit), submit.destination[2])
         elif command == ENQUIRE_LINK:
             self.enquired += 1
             if not self.deaf:
@@ -191,9 +194,10 @@ class Smsc:
             self.nacks.append(sequence)
         elif command == DELIVER_SM | RESPONSE:
             self._answered[sequence] = status
+            self.delivered += status == 0
         return True
 
-    def _answer(self, writer: asyncio.StreamWriter, sequence: int, said: Said) -> bool:
+    def _answer(self, writer: asyncio.StreamWriter, sequence: int, said: Said, number: str) -> bool:
         if said == "drop":
             self.open_now = 0
             return False
@@ -208,6 +212,8 @@ class Smsc:
             named = f"{self._next_id:08X}" if self.hex_ids else str(self._next_id)
             self._next_id += 1
             octets = b"" if said else f"{named}\0".encode()
+            if not said and self.receipt_first is not None:
+                self._send_deliver(writer, number, self.receipt_first(named), {"esm_class": 4})
             self._loop.call_later(self.delay_s, self._say, writer, said, sequence, octets)
         return True
 
@@ -217,7 +223,9 @@ class Smsc:
             _write(writer, SUBMIT_SM | RESPONSE, status, sequence, octets)
 
     async def _deliver(self, source: str, octets: bytes, fields: dict[str, Any]) -> int:
-        writer = self.listeners()[0]
+        return self._send_deliver(self.listeners()[0], source, octets, fields)
+
+    def _send_deliver(self, writer: asyncio.StreamWriter, source: str, octets: bytes, fields: dict[str, Any]) -> int:
         self._sequence += 1
         body = b"\0\1\1" + source.encode() + b"\0\1\1" + b"4477\0" + bytes([fields.get("esm_class", 0), 0, 0])
         body += b"\0\0" + bytes([0, 0, fields.get("data_coding", 0), 0, len(octets)]) + octets + fields.get("tlvs", b"")

@@ -203,7 +203,13 @@ def test_every_status_of_the_specification_means_something_and_throttling_blames
     assert meaning_of(0x4FF, {0x4FF: "permanent"}) is Meaning.PERMANENT
 
 
-def test_settings_refuse_what_smpp_cannot_carry() -> None:
-    for wrong in ({"password": "ninechars"}, {"system_id": "é"}, {"statuses": {"x": "down"}}, {"statuses": {"1": "?"}}):
+def test_settings_refuse_what_smpp_cannot_carry_and_nobody_would_hear() -> None:
+    for wrong in (
+        {"bind": "transmitter", "receiver": False},
+        {"password": "ninechars"},
+        {"system_id": "é"},
+        {"statuses": {"x": "down"}},
+        {"statuses": {"1": "?"}},
+    ):
         with pytest.raises(ValueError):
             SmppGateway.model_validate({"type": "smpp", "host": "x", "system_id": "u", "password": "p"} | wrong)

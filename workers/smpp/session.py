@@ -44,6 +44,8 @@ Keep = Callable[[Sequence[bytes]], bool]
 
 _CONNECT_S = 10.0
 _UNBIND_S = 2.0
+_LAST_WORDS_S = 0.5
+_UNBOUND = "the SMSC has unbound the session"
 _KEPT_AT_ONCE = 200
 _LAST_SEQUENCE = 0x7FFFFFFF
 
@@ -90,6 +92,8 @@ class Session:
         self._tasks: list[asyncio.Task[None]] = []
         self._delivered: asyncio.Queue[tuple[bytes, Pdu]] = asyncio.Queue()
         self._waiting: dict[int, Events] = {}
+        self._told_at_the_end: list[Events] = []
+        self._unbinding = False
         self._sequence = 0
         self._numbering = threading.Lock()
         self._closing = threading.Lock()
@@ -192,7 +196,7 @@ class Session:
                 self._heard_at = self._loop.time()
                 self._handle(raw)
         except (OSError, EOFError, Unreadable) as error:
-            self._lose(f"connection lost: {str(error) or type(error).__name__}")
+            self._lose(_UNBOUND if self._unbinding else f"connection lost: {str(error) or type(error).__name__}")
 
     def _handle(self, raw: bytes) -> None:
         try:
@@ -206,20 +210,27 @@ class Session:
             return
         match pdu.command:
             case "submit_sm_resp" | "generic_nack":
-                events = self._waiting.pop(pdu.sequence, None)
-                if events is not None:
-                    events.put(Answer(pdu.sequence, pdu.status, pdu.text("message_id")))
+                self._answered(pdu)
             case "deliver_sm" | "data_sm":
                 self._delivered.put_nowait((raw, pdu))
             case "enquire_link":
                 self._write(write("enquire_link_resp", pdu.sequence))
             case "unbind":
                 self._write(write("unbind_resp", pdu.sequence))
-                self._lose("the SMSC has unbound the session")
+                self._unbinding = True
+                # Answers to what is out may still be on their way.
+                self._loop.call_later(_LAST_WORDS_S, self._lose, _UNBOUND)
             case "unbind_resp":
                 self._unbound.set()
             case _ if pdu.is_request and pdu.command != "alert_notification":
                 self._write(write("generic_nack", pdu.sequence, UNKNOWN_COMMAND))
+
+    def _answered(self, pdu: Pdu) -> None:
+        if self._lost is not None:
+            return  # Whoever submitted has been told of the loss, and has drawn its conclusion.
+        events = self._waiting.pop(pdu.sequence, None)
+        if events is not None:
+            events.put(Answer(pdu.sequence, pdu.status, pdu.text("message_id")))
 
     async def _keep_delivered(self) -> None:
         """Keep what was delivered, as much as has come in one go, and only then answer for it."""
@@ -249,10 +260,12 @@ class Session:
                 return
 
     def _write_submit(self, sequence: int, raw: bytes, events: Events) -> None:
-        if self._write(raw):
-            self._waiting[sequence] = events
-        elif self._lost is not None:
+        if self._lost is not None:
             events.put(self._lost)
+        elif not self._unbinding and self._write(raw):
+            self._waiting[sequence] = events
+        else:
+            self._told_at_the_end.append(events)
 
     def _write(self, raw: bytes) -> bool:
         if self._lost is not None or self._writer is None:
@@ -265,7 +278,8 @@ class Session:
             self._lost = Lost(reason, self)
             if self._writer is not None:
                 self._writer.close()
-            for events in {id(events): events for events in self._waiting.values()}.values():
+            told = [*self._waiting.values(), *self._told_at_the_end]
+            for events in {id(events): events for events in told}.values():
                 events.put(self._lost)
             self._over.set()
 

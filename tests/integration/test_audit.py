@@ -15,6 +15,7 @@ from kernel.settings import Workspace
 from kernel.vocabulary import Channel, MessageEventKind, SuppressionReason, TouchKind, Verdict
 from store.engine import writing
 from store.feedback import record_message_event, record_touch, suppress
+from store.lanes import open_lane
 from store.tables import (
     claims,
     contacts,
@@ -26,9 +27,11 @@ from store.tables import (
 )
 from tests.integration.test_doubts import come_into_doubt
 from tests.integration.test_drain import make_workspace
-from tests.seeding import SPEC, seed_messages
+from tests.seeding import SPEC, seed_messages, states
+from tests.servers.smtp_sink import Sink, SinkServer
 from workers.audit.auditing import audit, promises, recount
 from workers.audit.findings import Recounted
+from workers.drain import Drain
 from workers.mail_log import Logged, MailLog
 
 SENT_AT = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -81,6 +84,25 @@ def test_a_ledger_in_order_keeps_every_promise(ledger: Engine, shop: Workspace) 
     assert [one.number for one in found] == [1, 2, 3, 4, 5, 6]
     assert [one.breaches for one in found if not one.holds] == []
     assert found[2].notes == ("1 are in doubt now; 1 ever were, out of 0 chunks that were cut short",)
+
+
+def test_what_real_delivery_writes_keeps_every_promise_whatever_the_server_does(engine: Engine, tmp_path: Path) -> None:
+    words = "user rcpt550 rcptfull rcptroute rcpt450 data554 body550 once450 dotdrop dotlose"
+    spec = {**SPEC, "limits": {"max_attempts": 2, "max_age": "1000d"}}
+    with SinkServer(Sink()) as server:
+        shop = make_workspace(tmp_path, server.port)
+        for fault in words.split():
+            seed_messages(engine, 1, spec=spec, name=fault, address=f"{fault}+{{n}}@customer.example")
+        drain = Drain(engine, shop)
+        for _ in range(3):
+            with writing(engine) as connection:
+                waiting = messages.c.state == "planned"
+                connection.execute(update(messages).where(waiting).values(due_at=SENT_AT))
+                open_lane(connection, "relay")  # Connections lost again and again close it.
+            drain.run("relay", budget=timedelta(seconds=30), stopping=lambda: False)
+        drain.close()
+    assert states(engine) == {"sent": 2, "failed": 6, "in_doubt": 2}
+    assert [one.breaches for one in recounted(engine, shop) if not one.holds] == []
 
 
 def test_an_empty_database_keeps_every_promise(engine: Engine, shop: Workspace) -> None:

@@ -20,11 +20,10 @@ _NEVER_SENT = (MessageState.PLANNED, MessageState.FAILED, MessageState.SKIPPED, 
 _PROOF = (
     MessageEventKind.DELIVERED,
     MessageEventKind.BOUNCED,
-    MessageEventKind.SOFT_BOUNCED,
     MessageEventKind.UNDELIVERED,
     MessageEventKind.COMPLAINED,
 )
-"""Events that only a message somebody took over can have."""
+"""Events that only a message somebody took over can have. A soft bounce is noted of a message refused at once, too."""
 _FORSAKEN_AFTER = timedelta(hours=2)
 """A claim is taken over at the latest one hour after its lease, by any host; after two nobody is there to do so."""
 _OURS = "a fault of Carillon's own: keep the database and tell its makers"

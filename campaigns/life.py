@@ -175,7 +175,8 @@ def _planning(row: Row[Any], spec: CampaignSpec, settings: Settings) -> Iterator
         detail=f"run {row.run_id} of {row.campaign} (version {row.version}, scheduled for {_at(row.scheduled_for)}): "
         f"step {row.step} of {len(spec.steps)}, {step.channel} {step.template}, for segment {row.segment}{variant}",
     )
-    yield Happening(at=row.planned_for, what="due", detail=_why_then(row, spec, settings))
+    if row.state != MessageState.SKIPPED or row.ended_at != row.fired_at:  # Else it was never to be sent.
+        yield Happening(at=row.planned_for, what="due", detail=_why_then(row, spec, settings))
 
 
 def _why_then(row: Row[Any], spec: CampaignSpec, settings: Settings) -> str:

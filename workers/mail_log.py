@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ _TELLING = ("message-id=<m", "status=", "queue active")
 
 @dataclass(slots=True)
 class Logged:
-    """One of our messages as the log knows it. `status` is the latest told, "" where none was."""
+    """One of our messages as the log knows it. `status` is the latest told, "" where none was; `words` if not sent."""
 
     at: datetime
     queue_ids: list[str]
@@ -126,7 +127,7 @@ class _Reader:
         if ours is not None:
             self._arriving[queue_id] = int(ours[1])
             return
-        if queue_id not in self._arriving:
+        if queue_id not in self._arriving and queue_id not in self._taken:
             return
         status = _STATUS.search(words)
         if status is not None or words.endswith("(queue active)"):
@@ -137,7 +138,7 @@ class _Reader:
     def _take(self, queue_id: str, at: datetime) -> None:
         if queue_id in self._taken:
             return
-        message_id = self._arriving[queue_id]
+        message_id = self._arriving.pop(queue_id)
         self._taken[queue_id] = message_id
         known = self._found.mails.get(message_id)
         if known is None:
@@ -147,9 +148,10 @@ class _Reader:
 
     def _tell(self, queue_id: str, status: str, words: str) -> None:
         logged = self._found.mails[self._taken[queue_id]]
-        logged.status, logged.words = status, words
+        # A million deliveries say the same with another number each; only what went wrong is worth the memory.
+        logged.status, logged.words = sys.intern(status), "" if status == "sent" else words
         passed_on = _PASSED_ON.search(words)
-        if passed_on is not None and passed_on[1] in self._arriving:
+        if passed_on is not None and (passed_on[1] in self._arriving or passed_on[1] in self._taken):
             self._passed_on.add(passed_on[1])
 
     def _spread(self, at: datetime) -> None:

@@ -19,7 +19,7 @@ from store.feedback import record_touch, suppress, unsubscribe
 from store.lanes import close_lane
 from store.ledger import claim, mark_sending
 from store.schema import installation
-from store.tables import campaigns, messages
+from store.tables import campaigns, messages, runs
 from tests.integration.test_doubts import come_into_doubt
 from tests.integration.test_drain import make_workspace, run
 from tests.seeding import SPEC, seed_messages
@@ -132,6 +132,17 @@ def test_a_planned_message_says_what_it_waits_for(engine: Engine, shop: Workspac
     assert "the gateway relay is closed until" in now
     assert "535 wrong password" in now
     assert "as things stand it will be skipped (suppressed: the address is suppressed" in now
+
+
+def test_who_was_skipped_when_the_run_fired_was_never_due(engine: Engine, shop: Workspace) -> None:
+    seed_messages(engine, 1)
+    with reading(engine) as connection:
+        fired_at = connection.execute(select(runs.c.fired_at)).scalar_one()
+    with writing(engine) as connection:
+        connection.execute(update(messages).values(state="skipped", reason="excluded", ended_at=fired_at))
+    life = told(engine, shop)
+    assert sorted(whats(life)) == ["planned", "skipped"]
+    assert life.now == "not sent, and will not be (excluded: the person is in a segment the campaign excludes)"
 
 
 def test_in_a_workers_hands_it_says_whether_it_may_be_out(engine: Engine, shop: Workspace) -> None:

@@ -36,7 +36,7 @@ def test_a_message_taken_over_and_delivered(tmp_path: Path) -> None:
     assert found.mails.keys() == {17}
     assert found.mails[17].queue_ids == ["6759B20E382"]
     assert found.mails[17].status == "sent"
-    assert found.mails[17].words == "250 2.0.0 Ok: queued as 4Zabc"
+    assert found.mails[17].words == ""
 
 
 def test_a_message_id_alone_proves_nothing(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ status=bounced (host mx.b.example said: 550 5.1.1 unknown)
 """
     logged = read(tmp_path, text).mails[17]
     assert logged.queue_ids == ["AAAAAA20E38"]
-    assert logged.status == "bounced"
+    assert (logged.status, logged.words) == ("bounced", "host mx.b.example said: 550 5.1.1 unknown")
 
 
 def test_strangers_and_other_installations_are_left_out(tmp_path: Path) -> None:

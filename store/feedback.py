@@ -41,7 +41,7 @@ _RANKS: tuple[MessageState, ...] = (
 )
 """Lowest first. States not listed are never left by what comes back."""
 
-_STATE_OF: dict[MessageEventKind, MessageState] = {
+STATE_OF: dict[MessageEventKind, MessageState] = {
     MessageEventKind.DELIVERED: MessageState.DELIVERED,
     MessageEventKind.UNDELIVERED: MessageState.BOUNCED,
     MessageEventKind.BOUNCED: MessageState.BOUNCED,
@@ -157,7 +157,7 @@ def record_message_event(
         known = message_events.c
         earlier = or_(known["at"] > at, (known["at"] == at) & (known.detail > detail))
         connection.execute(update(message_events).where(known.key == key, earlier).values(at=at, detail=detail))
-    target = _STATE_OF.get(kind)
+    target = STATE_OF.get(kind)
     if target is not None:
         _climb(connection, message_id, target, at)
     if kind in SIGNS_OF_LIFE:
@@ -211,7 +211,7 @@ def settle_doubts(connection: Connection, message_ids: Sequence[int]) -> None:
             select(message_events.c.kind, message_events.c.at).where(message_events.c.message_id == message_id)
         ).all()
         for kind, at in kinds:
-            target = _STATE_OF.get(MessageEventKind(kind))
+            target = STATE_OF.get(MessageEventKind(kind))
             if target is not None:
                 _climb(connection, message_id, target, at)
         first = connection.execute(select(func.min(touches.c.at)).where(touches.c.message_id == message_id)).scalar()
@@ -350,6 +350,11 @@ def withdraw_address(
     suppress(connection, channel=channel, address=address, reason=reason, at=at, message_id=message_id)
 
 
+def states_below(target: MessageState) -> tuple[MessageState, ...]:
+    """Return the states that proof of `target` raises."""
+    return _RANKS[: _RANKS.index(target)]
+
+
 def _settle_doubt(connection: Connection, message_id: int, at: datetime) -> None:
     _climb(connection, message_id, MessageState.SENT, at)
 
@@ -360,7 +365,7 @@ def _climb(connection: Connection, message_id: int, target: MessageState, at: da
     sent_at = func.coalesce(messages.c.sent_at, messages.c.ended_at, literal(at, Instant))
     connection.execute(
         update(messages)
-        .where(here, messages.c.state.in_(_RANKS[: _RANKS.index(target)]))
+        .where(here, messages.c.state.in_(states_below(target)))
         .values(state=target, ended_at=at, sent_at=sent_at)
     )
     if target != MessageState.SENT:

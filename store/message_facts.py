@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select
 
 from kernel.vocabulary import Channel, ConsentStatus, MessageState, SuppressionReason, TouchKind, Verdict
+from store.sql import in_slices
 from store.standing import standing
 from store.tables import consents, contacts, messages, suppressions, touches
 
@@ -64,6 +65,15 @@ def message_fact(connection: Connection, message_id: int) -> MessageFact | None:
     """Return what is known of a message, or None where there is no such row."""
     row = connection.execute(_message_facts().where(messages.c.id == message_id)).one_or_none()
     return _as_message_fact(row) if row else None
+
+
+def message_facts(connection: Connection, message_ids: Sequence[int]) -> dict[int, MessageFact]:
+    """Return what is known of each of the messages there is."""
+    found: dict[int, MessageFact] = {}
+    for ids in in_slices(sorted(set(message_ids)), 500):
+        rows = connection.execute(_message_facts().where(messages.c.id.in_(ids)))
+        found.update({row.id: _as_message_fact(row) for row in rows})
+    return found
 
 
 def message_by_gateway_id(connection: Connection, *, lane: str, gateway_id: str) -> MessageFact | None:

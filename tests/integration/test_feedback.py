@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason, TouchKind, Verdict
+from store.deliveries import Tiding, record_tidings
 from store.engine import writing
 from store.feedback import (
     ACCEPTANCE_UNKNOWN,
@@ -23,6 +24,7 @@ from store.feedback import (
     withdraw_address,
 )
 from store.message_facts import touches_of_message
+from store.suppressions import suppress
 from store.tables import claims, consent_events, consents, contacts, message_events, messages, suppressions, touches
 from tests.integration.returning import SENT_AT, everything, rows, sent_messages, state_of
 
@@ -245,3 +247,45 @@ def test_a_click_faster_than_the_ledger_is_judged_once_the_message_is_written_do
         (soon, "machine", "too_soon"),
         (later, "human", ""),
     ]
+
+
+@pytest.mark.parametrize("kind", [MessageEventKind.DELIVERED, MessageEventKind.DELAYED, None])
+def test_many_tidings_written_together_do_what_each_alone_does(engine: Engine, kind: MessageEventKind | None) -> None:
+    states = ("in_doubt", "sent", "delivered", "bounced", "complained", "planned", "failed")
+    ids = [sent_messages(engine, state=state, name=state)[0] for state in states]
+    with writing(engine) as connection:
+        for message in ids[:3]:
+            suppress(
+                connection,
+                channel=Channel.EMAIL,
+                address=f"user{message}@customer.example",
+                reason=SuppressionReason.HARD_BOUNCE if message != ids[1] else SuppressionReason.UNSUBSCRIBE,
+                at=SENT_AT,
+            )
+    before = everything(engine)
+    told = [(message, LATER + timedelta(minutes=minutes), f"{minutes}") for message in ids for minutes in (7, 3, 5)]
+    with writing(engine) as connection:
+        for message, at, detail in told:
+            if kind is None:
+                record_sent_evidence(connection, message_id=message, at=at)
+            else:
+                key = f"{kind}:{message}"
+                record_message_event(connection, key=key, message_id=message, kind=kind, at=at, detail=detail)
+    alone = everything(engine)
+    assert alone != before
+    with writing(engine) as connection:
+        connection.execute(message_events.delete())
+        connection.execute(suppressions.delete())
+        for row in before["suppressions"]:
+            connection.execute(suppressions.insert().values(dict(zip(suppressions.c.keys(), row, strict=True))))
+        for message, state in zip(ids, states, strict=True):
+            values = {"state": state, "sent_at": SENT_AT, "ended_at": SENT_AT}
+            connection.execute(update(messages).where(messages.c.id == message).values(values))
+    assert everything(engine) == before
+    tidings = [
+        Tiding(message_id=message, address=f"user{message}@customer.example", at=at, detail=detail)
+        for message, at, detail in told
+    ]
+    with writing(engine) as connection:
+        record_tidings(connection, kind, tidings)
+    assert everything(engine) == alone

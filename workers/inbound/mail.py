@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -12,9 +12,10 @@ from kernel.ids import digest
 from kernel.settings import SuppressionSettings
 from kernel.signing import Purpose, Signer
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, SuppressionReason
+from store.deliveries import Tiding, record_tidings
 from store.feedback import record_message_event, record_sent_evidence, set_consent, unsubscribe
 from store.inbox import InboxRow, InboxState
-from store.message_facts import MessageFact, message_fact
+from store.message_facts import MessageFact, message_fact, message_facts
 from store.suppressions import count_bounces, suppress
 from workers.inbound.bounces import BounceReport
 from workers.inbound.outcomes import Read, Waiting, wait_for_outcome
@@ -30,6 +31,9 @@ _EVENTS: dict[BounceKind, MessageEventKind] = {
     BounceKind.COMPLAINT: MessageEventKind.COMPLAINED,
 }
 """Automatic answers and notices are no events: they only prove that the message was sent."""
+
+_WITHOUT_CONSEQUENCES = (BounceKind.DELIVERED, BounceKind.DELAYED, BounceKind.NOTICE, BounceKind.AUTO_REPLY)
+"""What providers tell most of, and what suppresses nobody: written together."""
 
 
 def record_mail(
@@ -80,8 +84,11 @@ def record_events(
     A row stays new where some message's own outcome is not in the ledger yet; the others are recorded all the same.
     """
     waiting, unknown, unclear = 0, 0, 0
-    for report in reports:
-        message = _message_of(connection, row, report, signer, installation)
+    mentioned = [_mentioned(row, report, signer, installation) for report in reports]
+    facts = message_facts(connection, [number for numbers in mentioned for number, _ in numbers])
+    plain: dict[MessageEventKind | None, list[Tiding]] = {}
+    for report, numbers in zip(reports, mentioned, strict=True):
+        message = _chosen(report, numbers, facts.get)
         if message is None:
             unknown += 1
             continue
@@ -90,8 +97,15 @@ def record_events(
         except Waiting:
             waiting += 1
             continue
-        _record(connection, row, report, message, settings, unanimous=True)
-        unclear += report.kind is BounceKind.UNCLASSIFIED
+        if report.kind in _WITHOUT_CONSEQUENCES:
+            at, detail = _when(row, report), _words(report)
+            tiding = Tiding(message_id=message.id, address=message.address, at=at, detail=detail)
+            plain.setdefault(_EVENTS.get(report.kind), []).append(tiding)
+        else:
+            _record(connection, row, report, message, settings, unanimous=True)
+            unclear += report.kind is BounceKind.UNCLASSIFIED
+    for kind, tidings in plain.items():
+        record_tidings(connection, kind, tidings)
     if waiting:
         return Read(state=InboxState.NEW, note=f"{waiting} of {len(reports)} wait for the ledger")
     kinds = Counter(report.kind.value for report in reports)
@@ -111,9 +125,7 @@ def _record(
     *,
     unanimous: bool,
 ) -> None:
-    # A clock that is ahead must not date anything into the future.
-    at = min(report.at, row.received_at) if report.at else row.received_at
-    detail = f"{report.status} {report.diagnostic}".strip()
+    at, detail = _when(row, report), _words(report)
     if report.kind is BounceKind.UNCLASSIFIED:
         # A call's other events are none of this one's; a piece of mail is known by its bytes.
         said = report.diagnostic if row.gateway else row.body
@@ -148,6 +160,15 @@ def _record(
         )
 
 
+def _when(row: InboxRow, report: BounceReport) -> datetime:
+    """Return when it happened; a clock that is ahead must not date anything into the future."""
+    return min(report.at, row.received_at) if report.at else row.received_at
+
+
+def _words(report: BounceReport) -> str:
+    return f"{report.status} {report.diagnostic}".strip()
+
+
 def _all_hard(reports: Sequence[BounceReport]) -> bool:
     return all(report.kind is BounceKind.HARD for report in reports)
 
@@ -170,15 +191,31 @@ def _suppress(
 def _message_of(
     connection: Connection, row: InboxRow, report: BounceReport, signer: Signer, installation: str
 ) -> MessageFact | None:
+    mentioned = _mentioned(row, report, signer, installation)
+    return _chosen(report, mentioned, lambda message_id: message_fact(connection, message_id))
+
+
+def _mentioned(row: InboxRow, report: BounceReport, signer: Signer, installation: str) -> list[tuple[int, bool]]:
+    """Return the messages a report may be about, best first, and whether it carries something of theirs we signed."""
+    signed = [(message_id, True) for message_id in _signed_ids(row, report, signer)]
+    return signed + [(message_id, False) for message_id, name in report.clues.message_ids if name == installation]
+
+
+def _chosen(
+    report: BounceReport, mentioned: Sequence[tuple[int, bool]], look_up: Callable[[int], MessageFact | None]
+) -> MessageFact | None:
     """Return the message a report is about: by what we signed, else by a Message-ID whose recipient fits too."""
-    for message_id in _signed_ids(row, report, signer):
-        message = message_fact(connection, message_id)
-        if message is not None and message.channel is Channel.EMAIL:
-            return message
-    for message_id, name in report.clues.message_ids:
-        message = message_fact(connection, message_id) if name == installation else None
+    for message_id, signed in mentioned:
+        message = look_up(message_id)
+        if message is None:
+            continue
         # Everybody we wrote to knows the form of our Message-IDs: alone they prove nothing.
-        if message is not None and message.address and message.address == report.recipient:
+        fits = (
+            message.channel is Channel.EMAIL
+            if signed
+            else bool(message.address) and message.address == report.recipient
+        )
+        if fits:
             return message
     return None
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
+from kernel.dkim_keys import DkimKeySettings
 from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import ConfigError
 from kernel.fields import DurationText, Name, Strict, WindowSpec, ZoneName
@@ -34,25 +35,6 @@ class Brand(Strict):
     postal_address: str = Field(description="Required by law in every marketing e-mail.")
     website: str = ""
     color: str = Field(default="#1f4e79", pattern=r"^#[0-9a-fA-F]{6}$")
-
-
-class DkimKeySettings(Strict):
-    """A private key that signs a sender's messages; its kind is told by the key itself."""
-
-    selector: str = Field(
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
-    )
-    domain: str | None = Field(default=None, description="d= of the signature; default: the sender's domain.")
-    key: SecretStr | None = Field(default=None, description="The key itself, from the environment: ${DKIM_KEY}.")
-    key_file: str | None = Field(
-        default=None, min_length=1, description="Or its file, within the workspace or anywhere."
-    )
-
-    @model_validator(mode="after")
-    def _one_key(self) -> DkimKeySettings:
-        if (self.key is None) == (self.key_file is None):
-            raise ValueError("give either key or key_file")
-        return self
 
 
 class Sender(Strict):

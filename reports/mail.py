@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.message import EmailMessage, MIMEPart
@@ -18,6 +19,7 @@ from reports.charts import png
 from reports.content import Report, gather
 from reports.rendering import html_page, subject_line, text_page
 from templates.addresses import wire_address
+from templates.dkim import DkimStep, keys_of
 from templates.headers import mailbox_field, raw_field, text_field
 
 _BODY = SMTP.clone(max_line_length=76)
@@ -57,7 +59,7 @@ def compose_report(
 
 
 def compose(report: Report, workspace: Workspace, recipients: Sequence[str], message_id_header: str) -> bytes:
-    """Return a gathered report as wire bytes; see `compose_report`."""
+    """Return a gathered report as wire bytes, signed with its sender's keys; see `compose_report`."""
     sender = next(iter(workspace.settings.senders.values()))
     domain = wire_address(sender.email).domain
     left = digest(message_id_header)[:16]
@@ -66,17 +68,20 @@ def compose(report: Report, workspace: Workspace, recipients: Sequence[str], mes
     }
     body = _body(report, pictures)
     _fix_boundaries(body, left)
-    return b"".join(
-        (
-            mailbox_field("From", sender.name, wire_address(sender.email).text),
-            raw_field("To", ", ".join(wire_address(address).text for address in recipients)),
-            text_field("Subject", subject_line(report)),
-            raw_field("Date", format_datetime(report.now)),
-            raw_field("Message-ID", message_id_header),
-            raw_field("Auto-Submitted", "auto-generated"),
-            body.as_bytes(policy=_BODY),
-        )
-    )
+    head, _, lines = body.as_bytes(policy=_BODY).partition(b"\r\n\r\n")
+    fields = [
+        mailbox_field("From", sender.name, wire_address(sender.email).text),
+        raw_field("To", ", ".join(wire_address(address).text for address in recipients)),
+        text_field("Subject", subject_line(report)),
+        raw_field("Date", format_datetime(report.now)),
+        raw_field("Message-ID", message_id_header),
+        raw_field("Auto-Submitted", "auto-generated"),
+        *(field + b"\r\n" for field in re.split(rb"\r\n(?![ \t])", head)),
+    ]
+    keys = keys_of(sender, workspace.root)
+    if keys:
+        fields.insert(0, DkimStep(keys, []).signatures(fields, lines, at=int(report.now.timestamp())))
+    return b"".join((*fields, b"\r\n", lines))
 
 
 def _body(report: Report, pictures: Mapping[str, tuple[str, bytes]]) -> EmailMessage:

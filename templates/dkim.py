@@ -35,8 +35,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from kernel.dkim_keys import DkimKeySettings
 from kernel.errors import ConfigError
-from kernel.settings import DkimKeySettings, Sender
+from kernel.settings import Sender
 from templates.addresses import wire_address
 
 SIGNED = (

@@ -9,6 +9,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import dkim
 import pytest
 from sqlalchemy import Engine
 
@@ -19,6 +20,7 @@ from reports.content import UnknownCampaign, gather
 from reports.mail import compose_report
 from reports.rendering import standalone_page, text_page
 from store.engine import reading
+from templates.dkim import keys_of, new_key
 from tests.conftest import WORKSPACE_YAML
 from tests.reporting import ORDERS_FROM_100, World, days, spec
 
@@ -202,3 +204,18 @@ def test_a_campaign_that_has_not_fired_yet_has_a_report_too(world: World, worksp
         report = gather(connection, workspace, "later", now=NOW)
     assert "Nothing has been sent yet" in text_page(report)
     assert 'src="data:image/svg+xml;base64,' in standalone_page(report)
+
+
+def test_a_report_is_signed_with_its_senders_keys(world: World, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text(new_key("ed25519"), encoding="ascii")
+    lines = WORKSPACE_YAML.replace(
+        "email: hello@acme.example", "email: hello@acme.example, dkim: [{selector: s, key_file: key.pem}]"
+    )
+    assert lines != WORKSPACE_YAML
+    (tmp_path / "carillon.yaml").write_text(lines, encoding="utf-8")
+    workspace = load_workspace(tmp_path, {})
+    data = composed(world, workspace)
+    (key,) = keys_of(workspace.settings.senders["default"], tmp_path)
+    assert dkim.verify(data, dnsfunc=lambda name, timeout: key.record.encode())
+    assert not dkim.verify(b"From: eve@evil.example\r\n" + data, dnsfunc=lambda name, timeout: key.record.encode())
+    assert parsed(data)["Subject"] == "winback: 2 orders, £501, ROI +401%"

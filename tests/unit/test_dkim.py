@@ -16,8 +16,9 @@ from dkim.canonicalization import Relaxed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel.dkim_keys import DkimKeySettings
 from kernel.errors import ConfigError
-from kernel.settings import DkimKeySettings, Sender
+from kernel.settings import Sender
 from templates.dkim import DkimKey, DkimStep, keys_of, load_key, new_key, relaxed_body, relaxed_field
 from tests.servers.byte_rules import byte_problems
 from tests.unit.mail_samples import SENDER, SENT, RecordedLinks, files, person, step

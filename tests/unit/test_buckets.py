@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.quantities import parse_rate
-from workers.limits.buckets import HORIZON_MS, Ask, Level, flow_of, share_out
+from workers.limits.buckets import HORIZON_MS, Ask, Flow, Level, flow_of, share_out
 
 
 @given(
-    rate=st.sampled_from(["1/second", "7/minute", "90/minute", "600/hour", "36000/hour", "2/day", "100000/day"]),
+    rate=st.sampled_from(
+        ["1/second", "3/second", "50/second", "999/second", "7/minute", "600/hour", "36000/hour", "2/day", "100000/day"]
+    ),
     steps=st.lists(st.tuples(st.floats(0, 0.3), st.integers(1, 500)), min_size=1, max_size=60),
 )
 def test_no_stretch_of_time_sees_more_than_the_rate(rate: str, steps: list[tuple[float, int]]) -> None:
     limit = parse_rate(rate)
     per_ms = limit.per.total_seconds() * 1000
-    flow = flow_of(limit)
+    flow = flow_of(limit, ahead_s=0.1)
     level: Level | None = None
     now = 0.0
     granted: list[tuple[float, int]] = []
@@ -44,7 +46,7 @@ def test_a_steady_queue_gets_the_whole_rate() -> None:
 
 
 def test_who_is_over_gets_a_turn_of_his_own_after_all_turns_given() -> None:
-    flow = flow_of(parse_rate("10/second"))
+    flow = Flow(per_ms=0.01, burst=10)
     (first, second), levels = share_out(
         [flow], [None], [Ask(count=30, buckets=(0,)), Ask(count=5, buckets=(0,))], 1_000.0
     )
@@ -61,8 +63,14 @@ def test_turns_are_not_given_for_ever() -> None:
 
 
 def test_the_tightest_of_several_buckets_decides_and_no_token_is_lost_to_the_others() -> None:
-    lane, domain = flow_of(parse_rate("100/second")), flow_of(parse_rate("3/second"))
+    lane, domain = Flow(per_ms=0.1, burst=100), Flow(per_ms=0.003, burst=3)
     asks = [Ask(count=50, buckets=(0, 1)), Ask(count=60, buckets=(0,))]
     turns, levels = share_out([lane, domain], [None, None], asks, 0.0)
     assert [turn.granted for turn in turns] == [3, 60]
     assert [level.tokens for level in levels] == [37, 0]
+
+
+def test_a_second_ahead_keeps_rates_by_the_minute_and_longer_exactly_and_those_by_the_second_on_average() -> None:
+    minute, second = flow_of(parse_rate("600/minute")), flow_of(parse_rate("50/second"))
+    assert minute.burst + minute.per_ms * 60_000 == pytest.approx(601)
+    assert (second.burst, second.per_ms) == (50, 0.05)

@@ -1,6 +1,6 @@
 """Token buckets as a pure function: who may go now, and when it is the others' turn.
 
-A bucket refills steadily and holds one second's worth, at least one message. Who is over gets a turn of his own
+A bucket refills steadily and holds a moment's worth, at least one message. Who is over gets a turn of his own
 after all turns already given, so that a queue of a hundred thousand is put off once and not again and again.
 """
 
@@ -52,17 +52,18 @@ class Level:
     booked_ms: float
 
 
-def flow_of(rate: Rate) -> Flow:
-    """Return the bucket that keeps a rate.
+def flow_of(rate: Rate, *, ahead_s: float = 1.0) -> Flow:
+    """Return the bucket that keeps a rate and holds what it lets through in `ahead_s` seconds, at least one message.
 
-    For minutes, hours and days it refills slower by what it may let through at once, so that no stretch of that
-    length, wherever it begins, sees more than `rate.count`: a bucket that holds B and refills r a second lets fewer
-    than B + r·T through within T. Seconds refill in full; after a pause one second's worth may go ahead.
+    It refills slower by what it may let through at once, so that no stretch of the rate's length, wherever it begins,
+    sees more than `rate.count`: a bucket that holds B and refills r a second lets fewer than B + r·T through within T.
+    Where that would cost more than a seventh of the rate (a second's worth of a rate by the second) it refills in
+    full, and after a pause what it holds may go ahead.
     """
     per_ms = rate.per.total_seconds() * 1000
-    burst = max(1.0, rate.count * 1000 / per_ms)
-    refill = rate.count if per_ms <= 1000 else rate.count - burst + 1
-    return Flow(per_ms=refill / per_ms, burst=burst)
+    burst = max(1.0, rate.count * 1000 * ahead_s / per_ms)
+    strict = rate.count - burst + 1
+    return Flow(per_ms=(strict if strict >= rate.count * 6 / 7 else rate.count) / per_ms, burst=burst)
 
 
 def share_out(

@@ -6,6 +6,7 @@ Asked once a chunk. Where neither gateway nor campaign has a limit nothing is as
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -30,6 +31,10 @@ SpecOf = Callable[[int], CampaignSpec]
 """Returns the pinned spec of a version's id."""
 _UNSETTLED_WAIT = timedelta(seconds=30)
 """Until the chunks that have taken the last of an allowance are settled, and have perhaps given something back."""
+_PATIENCE_S = 0.5
+"""How long a lane's thread waits for tokens; a slower gateway is looked at again with the next hint."""
+_LANE_AHEAD_S = 0.1
+"""Short, so that the gateway's rate holds for every second; others' buckets last from one hint to the next."""
 _CROWDED_WAIT = timedelta(seconds=1)
 
 
@@ -44,11 +49,22 @@ class Gate:
         self._rates = Rates(engine, shared)
 
     def room(self, lane: str, most: int) -> int:
-        """Return how many messages of a lane are worth claiming now, by its gateway's rate; takes nothing."""
+        """Return how many messages of a lane are worth claiming now, by its gateway's rate; takes nothing.
+
+        Waits a moment where that is enough for some: a lane has a thread of its own.
+        """
         flows = self._lane_flow(lane)
         if not flows:
             return most
-        return max(0, min(most, math.floor(self._rates.held(flows)[0])))
+        (flow,) = flows.values()
+        enough = min(most, max(1.0, flow.burst / 2))
+        ends = time.monotonic() + _PATIENCE_S
+        while (held := self._rates.held(flows)[0]) < enough:
+            wait_s = (enough - held) / flow.per_ms / 1000
+            if time.monotonic() + wait_s > ends:
+                break
+            time.sleep(wait_s)
+        return max(0, min(most, math.floor(held)))
 
     def admit(
         self,
@@ -70,19 +86,21 @@ class Gate:
         groups: dict[tuple[str, ...], list[int]] = {}
         waits: dict[int, datetime] = {}
         crowds: Counter[str] = Counter()
+        known: dict[tuple[int, str], tuple[str, ...]] = {}
         for message in found:
-            named = lane_flow | own[message.version_id]
+            domain = address_of(message.id).rpartition("@")[2].lower() if domains else ""
             if domains:
-                domain = address_of(message.id).rpartition("@")[2].lower()
-                limits = domains.get(domain) or domains.get("*") or DomainLimits()
                 crowds[domain] += 1
-                if limits.concurrency is not None and crowds[domain] > limits.concurrency:
+                if crowds[domain] > self._crowd(lane, domain):
                     waits[message.id] = now + _CROWDED_WAIT
                     continue
-                named = named | _domain_flow(lane, domain, limits)
-            flows |= named
-            if named:
-                groups.setdefault(tuple(named), []).append(message.id)
+            keys = known.get((message.version_id, domain))
+            if keys is None:
+                named = lane_flow | own[message.version_id] | self._domain_flow(lane, domain)
+                flows |= named
+                keys = known[message.version_id, domain] = tuple(named)
+            if keys:
+                groups.setdefault(keys, []).append(message.id)
         return waits | self._turns(flows, groups, now) if groups else waits
 
     def _turns(
@@ -96,10 +114,23 @@ class Gate:
                 waits[message_id] = now + timedelta(milliseconds=turn.wait_ms + number * turn.step_ms)
         return waits
 
+    def _domain(self, lane: str, domain: str) -> DomainLimits | None:
+        domains: Mapping[str, DomainLimits] = getattr(self._settings.gateways.get(lane), "domains", {})
+        return domains.get(domain) or domains.get("*")
+
+    def _crowd(self, lane: str, domain: str) -> float:
+        limits = self._domain(lane, domain)
+        return math.inf if limits is None or limits.concurrency is None else limits.concurrency
+
+    def _domain_flow(self, lane: str, domain: str) -> dict[str, Flow]:
+        limits = self._domain(lane, domain)
+        limit = rate(limits.rate) if limits is not None else None
+        return {} if limit is None else {f"domain:{lane}:{domain}": flow_of(limit)}
+
     def _lane_flow(self, lane: str) -> dict[str, Flow]:
         gateway = self._settings.gateways.get(lane)
         limit = rate(gateway.rate) if gateway else None
-        return {} if limit is None else {f"lane:{lane}": flow_of(limit)}
+        return {} if limit is None else {f"lane:{lane}": flow_of(limit, ahead_s=_LANE_AHEAD_S)}
 
     # --- quotas and budgets --------------------------------------------------------------------------------
 
@@ -166,8 +197,3 @@ class Gate:
 def _campaign_flow(message: ClaimedMessage, spec_of: SpecOf) -> dict[str, Flow]:
     limit = rate(spec_of(message.version_id).rate)
     return {} if limit is None else {f"campaign:{message.campaign_id}": flow_of(limit)}
-
-
-def _domain_flow(lane: str, domain: str, limits: DomainLimits) -> dict[str, Flow]:
-    limit = rate(limits.rate)
-    return {} if limit is None else {f"domain:{lane}:{domain}": flow_of(limit)}

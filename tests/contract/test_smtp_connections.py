@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from random import Random
 
@@ -15,6 +17,7 @@ import pytest
 
 from kernel.errors import GatewayDown
 from templates.mail import ComposedMail
+from tests.contract.test_channels import free_port
 from tests.contract.test_smtp_faults import accepted_by, parcel
 from tests.contract.test_smtp_stages import gateway
 from tests.servers.flights import RememberingFlight
@@ -22,7 +25,9 @@ from tests.servers.smtp_sink import Sink, SinkServer
 from workers.channels.port import Parcel, Receipt
 from workers.channels.smtp import SmtpChannel
 from workers.recorder import Fenced
-from workers.smtp import pool
+from workers.smtp import dialling, pool
+from workers.smtp.connection import Relay
+from workers.smtp.handshake import Terms
 
 
 def to(domain: str, index: int) -> Parcel:
@@ -95,6 +100,46 @@ def test_connections_outlive_the_chunk_and_are_closed_when_nothing_comes(monkeyp
         channel.deliver([parcel(2)], flight, lambda: True)
     assert set(flight.endings.values()) == {"accepted"}
     assert sink.connections == 2
+
+
+# --- which address -------------------------------------------------------------------------------------------
+
+
+def test_an_address_that_refuses_or_does_not_answer_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialling, "CONNECT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, SinkServer(Sink()) as server:
+        deaf = full.getsockname()
+        with ExitStack() as callers:
+            # Its queue is full and nobody accepts: one more connection is never answered.
+            for _ in range(3):
+                caller = callers.enter_context(socket.socket())
+                caller.setblocking(False)
+                with suppress(BlockingIOError):
+                    caller.connect(deaf)
+            relay = Relay(
+                host="relay.example", port=server.port, context=None, timeout_s=5.0, final_timeout_s=5.0,
+                messages_per_connection=1, connections=1, dsn=False,
+            )  # fmt: skip
+            addresses = [("127.0.0.1", free_port()), deaf, ("127.0.0.1", server.port)]
+
+            async def go() -> tuple[str, str]:
+                owner = pool.Pool(relay, dial, asyncio.get_running_loop())
+                connection, offers = await dialling.introduced(relay, await dial(False), owner, addresses)
+                connection.hang_up()
+                with pytest.raises(GatewayDown) as caught:
+                    await dialling.introduced(relay, await dial(False), owner, addresses[:2])
+                return offers.greeting, caught.value.text
+
+            async def dial(fresh: bool) -> Terms:
+                return Terms(helo="here.example", tls="none")
+
+            assert asyncio.run(go()) == ("sink", "no connection within 0.3 s")
+
+
+def test_a_name_nobody_knows_is_told() -> None:
+    unknown = gateway(25).model_copy(update={"host": "nowhere.invalid"})
+    with pytest.raises(GatewayDown, match=r"nowhere\.invalid:25: the name cannot be looked up"):
+        SmtpChannel(unknown).deliver([parcel(0)], RememberingFlight(), lambda: True)
 
 
 # --- nobody is held up ---------------------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from workers.smtp.meaning import reply_text
 from workers.smtp.offers import Offers
 from workers.smtp.replies import Reply, ReplyReader
 
-CONNECT_S = 30.0
-"""Patience with a TCP connection. Source: Postfix's smtp_connect_timeout."""
 LONGEST_LIFE_S = 300.0
 """After so long a connection is renewed. Source: Postfix's smtp_connection_reuse_time_limit."""
 

@@ -7,17 +7,13 @@ something to look after: nothing here costs a timer, a task or a future per lett
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Awaitable, Callable
 
 from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from workers.channels.port import Receipt
-from workers.smtp.connection import CONNECT_S, Connection, Relay
-from workers.smtp.handshake import Terms
+from workers.smtp.connection import Connection, Relay
+from workers.smtp.dialling import Dial, connected
 from workers.smtp.letters import Batch, Letter
-from workers.smtp.logins import LoginRefused
 from workers.smtp.meaning import Stage
-from workers.smtp.offers import Offers
 from workers.smtp.queueing import Waiting
 from workers.smtp.sizing import Sizing
 from workers.smtp.suspicion import Blame, Suspicion
@@ -34,9 +30,6 @@ PATIENCE_S = 5.0
 ABANDON_S = 10.0
 """After a batch was told to stop, answers before the final dot are waited for so long."""
 IDLE_S = 20.0
-
-Dial = Callable[[bool], Awaitable[Terms]]
-"""Returns the terms of a new connection; True asks for a secret other than the one last refused."""
 
 
 class Pool:
@@ -81,7 +74,7 @@ class Pool:
 
     async def probe(self) -> str:
         """Connect, greet, encrypt and log in without sending; return the server's greeting. Raises GatewayDown."""
-        connection, offers = await self._connected()
+        connection, offers = await connected(self._relay, self._dial, self)
         connection.say_goodbye()
         return offers.greeting
 
@@ -253,7 +246,7 @@ class Pool:
 
     async def _open(self) -> None:
         try:
-            connection, offers = await self._connected()
+            connection, offers = await connected(self._relay, self._dial, self)
         except GatewayDown as down:
             alive = len(self._working())
             if alive:
@@ -266,45 +259,6 @@ class Pool:
         connection.carry(offers)
         if not connection.begin() and not connection.closed:
             self._idle.add(connection)
-
-    async def _connected(self) -> tuple[Connection, Offers]:
-        """Return a connection that takes MAIL, with what the server offers. Raises GatewayDown."""
-        try:
-            try:
-                return await self._introduced(await self._dial(False))
-            except LoginRefused:
-                if not self._relay.renewable:
-                    raise
-                return await self._introduced(await self._dial(True))
-        except GatewayDown as down:
-            raise GatewayDown(f"{self._relay.where}: {down.text}", lasting=down.lasting) from down
-
-    async def _introduced(self, terms: Terms) -> tuple[Connection, Offers]:
-        relay = self._relay
-        connection = Connection(relay, self, self._loop.time)
-        implicit = terms.tls == "implicit"
-        try:
-            async with asyncio.timeout(min(CONNECT_S, relay.timeout_s)):
-                await self._loop.create_connection(
-                    lambda: connection,
-                    relay.host,
-                    relay.port,
-                    ssl=relay.context if implicit else None,
-                    server_hostname=relay.host if implicit else None,
-                )
-            return connection, await connection.greet(terms)
-        except BaseException as error:
-            connection.hang_up()
-            match error:
-                case TimeoutError():
-                    raise GatewayDown(f"no connection within {min(CONNECT_S, relay.timeout_s):g} s") from error
-                case ssl.SSLError():
-                    lasting = isinstance(error, ssl.SSLCertVerificationError)
-                    raise GatewayDown(f"TLS failed: {error}", lasting=lasting) from error
-                case OSError():
-                    raise GatewayDown(str(error)) from error
-                case _:
-                    raise
 
     def _discard(self, connection: Connection) -> None:
         self._idle.discard(connection)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NAMES = ("send", "stages", "expansion", "compose", "sms_http", "ingest", "segments", "warehouse")
+NAMES = ("send", "stages", "smtp_engine", "expansion", "compose", "sms_http", "ingest", "segments", "warehouse")
 RESULTS = Path(__file__).parent / "results"
 
 

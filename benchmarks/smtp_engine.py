@@ -1,10 +1,11 @@
 """What the SMTP engine costs a message: ready-made messages through many connections into Postfix's smtp-sink.
 
-    python -m benchmarks.smtp_engine [--messages 20000] [--connections 20] [--octets 6000] [--delay-ms 0] [--profile]
+Beside it, in the same run, Postfix's own load generator (`smtp-source -d`, written in C, one fixed body of the same
+size), and the engine's own code fed with answers at hand, so that the rest is known to be sockets. For the far relay a
+proxy in a process of its own holds every byte back, half the delay each way. User and system time are this process's.
 
-Reports messages a second and microseconds of this process's CPU a message (user and system); beside them, in the same
-run, what Postfix's own load generator reaches (`smtp-source -d`, one fixed body). With --delay-ms a proxy of its own
-process stands between and holds every byte back, half the delay each way.
+    python -m benchmarks.smtp_engine --connections 50 --delay-ms 50      # one load
+    python -m benchmarks.smtp_engine --profile
 """
 
 from __future__ import annotations
@@ -23,15 +24,22 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import uvloop
 
+from kernel.errors import GatewayDown
 from kernel.gateways import SmtpGateway
 from templates.mail import ComposedMail
 from workers.channels.port import Parcel, Receipt
 from workers.channels.smtp import SmtpChannel
+from workers.smtp.connection import Connection, Relay
 from workers.smtp.engine import shared_loop
+from workers.smtp.handshake import Terms
+from workers.smtp.letters import Batch
+from workers.smtp.offers import Offers
+from workers.smtp.pool import Pool
 
 _ROUNDS = 3
 
@@ -171,78 +179,156 @@ def _proxy(own: int, port: int, delay_s: float) -> None:
     uvloop.run(serve())
 
 
-def engine(port: int, options: argparse.Namespace, chunk: list[Parcel]) -> tuple[float, float, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is sent, and how far."""
+
+    messages: int = 20_000
+    octets: int = 6000
+    connections: int = 20
+    chunk: int = 2000
+    delay_ms: float = 0.0
+
+
+def engine(port: int, load: Load, ready: list[Parcel]) -> dict[str, float]:
     """Return messages a second, and microseconds of CPU a message: user, system."""
     gateway = SmtpGateway(
         type="smtp",
         host="127.0.0.1",
         port=port,
         tls="none",
-        connections=options.connections,
-        messages_per_connection=options.per_connection,
+        connections=load.connections,
+        messages_per_connection=100_000,
         helo="bench.example",
     )
     channel = SmtpChannel(gateway)
     flight = TrivialFlight()
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    for at in range(0, len(chunk), options.chunk):
-        channel.deliver(chunk[at : at + options.chunk], flight, lambda: True)
+    for at in range(0, len(ready), load.chunk):
+        channel.deliver(ready[at : at + load.chunk], flight, lambda: True)
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     channel.close()
-    if flight.endings["accepted"] != len(chunk):
+    if flight.endings["accepted"] != len(ready):
         raise SystemExit(f"not all were accepted: {flight.endings}")
-    micro = 1e6 / len(chunk)
-    user_us, system_us = (after.ru_utime - before.ru_utime) * micro, (after.ru_stime - before.ru_stime) * micro
-    return len(chunk) / seconds, user_us, system_us
+    micro = 1e6 / len(ready)
+    return {
+        "messages_per_s": len(ready) / seconds,
+        "user_us": (after.ru_utime - before.ru_utime) * micro,
+        "system_us": (after.ru_stime - before.ru_stime) * micro,
+    }
 
 
-def source(port: int, options: argparse.Namespace) -> float:
-    """Return what smtp-source reaches, in messages a second."""
-    command = [found("smtp-source"), "-s", str(options.connections), "-m", str(options.messages)]
-    started = time.perf_counter()
-    subprocess.run([*command, "-l", str(options.octets), "-d", f"127.0.0.1:{port}"], check=True)
-    return options.messages / (time.perf_counter() - started)
+def source(port: int, load: Load) -> dict[str, float]:
+    """Return what smtp-source reaches, in messages a second, and its CPU."""
+    command = [found("smtp-source"), "-s", str(load.connections), "-m", str(load.messages)]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([*command, "-l", str(load.octets), "-d", f"127.0.0.1:{port}"], check=True)
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    micro = 1e6 / load.messages
+    return {
+        "messages_per_s": load.messages / seconds,
+        "user_us": (after.ru_utime - before.ru_utime) * micro,
+        "system_us": (after.ru_stime - before.ru_stime) * micro,
+    }
+
+
+class _Nowhere(asyncio.Transport):
+    def write(self, data: bytes) -> None: ...  # type: ignore[override]
+    def abort(self) -> None: ...
+
+
+def without_sockets(ready: list[Parcel]) -> float:
+    """Return microseconds of CPU a message with the answers at hand and nowhere to write: what our own code costs."""
+    relay = Relay(
+        host="x", port=1, context=None, timeout_s=60.0, final_timeout_s=600.0, messages_per_connection=10**9,
+        connections=1, dsn=False,
+    )  # fmt: skip
+
+    async def dial(_fresh: bool) -> Terms:
+        raise GatewayDown("nowhere")
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        flight = TrivialFlight()
+        started = time.process_time()
+        batch = Batch([(parcel, parcel.content) for parcel in ready], flight)  # type: ignore[misc]
+        pool = Pool(relay, dial, loop)
+        pool.submit(batch)
+        connection = Connection(relay, pool, loop.time)
+        connection.connection_made(_Nowhere())
+        connection.carry(Offers(pipelining=True, sized=True, eight_bit=True))
+        connection.begin()
+        envelope = b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
+        connection.data_received(envelope)
+        for _ in ready[1:]:
+            connection.data_received(b"250 2.0.0 Ok: queued as 4bR7xw2kPvz9rYd\r\n" + envelope)
+        connection.data_received(b"250 2.0.0 Ok: queued as 4bR7xw2kPvz9rYd\r\n")
+        if flight.endings["accepted"] != len(ready):
+            raise SystemExit(f"not all were accepted: {flight.endings}")
+        return (time.process_time() - started) / len(ready) * 1e6
+
+    return asyncio.run(run())
+
+
+def measure() -> dict[str, Any]:
+    """Measure near and far, print a table, return every figure."""
+    near, far, wide = Load(), Load(messages=8000, connections=50, delay_ms=50), Load(
+        messages=16_000, connections=100, delay_ms=50
+    )  # fmt: skip
+    ready = parcels(near.messages, near.octets)
+    rounds: dict[str, list[dict[str, float]]] = {}
+    with ExitStack() as stack:
+        port = stack.enter_context(sink())
+        distant = stack.enter_context(far_away(port, far.delay_ms / 1000))
+        for _ in range(_ROUNDS):
+            for name, taken in (
+                ("smtp-source -d, 20 sessions", source(port, near)),
+                ("the engine, 20 connections", engine(port, near, ready)),
+                ("the engine, 50 connections, 50 ms away", engine(distant, far, ready[: far.messages])),
+                ("the engine, 100 connections, 50 ms away", engine(distant, wide, ready[: wide.messages])),
+                ("our own code alone, without sockets", {"user_us": without_sockets(ready)}),
+            ):
+                rounds.setdefault(name, []).append(taken)
+    medians = {
+        name: {key: round(statistics.median(taken[key] for taken in many), 1) for key in many[0]}
+        for name, many in rounds.items()
+    }
+    print(f"{'':42} {'messages/s':>10} {'user us':>8} {'system us':>9}")
+    for name, figures in medians.items():
+        cells = (figures.get(key) for key in ("messages_per_s", "user_us", "system_us"))
+        print(f"{name:42} " + " ".join(f"{'' if cell is None else format(cell, ',.1f'):>9}" for cell in cells))
+    return {"loads": [asdict(load) for load in (near, far, wide)], "medians": medians, "rounds": rounds}
 
 
 def main() -> None:
-    """Measure, and print the medians as JSON."""
+    """Measure one load, or profile it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--connections", type=int, default=20)
-    parser.add_argument("--per-connection", type=int, default=100_000)
-    parser.add_argument("--octets", type=int, default=6000)
-    parser.add_argument("--chunk", type=int, default=2000)
-    parser.add_argument("--delay-ms", type=float, default=0)
+    for field in fields(Load):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     parser.add_argument("--profile", action="store_true")
-    options = parser.parse_args()
-    chunk = parcels(options.messages, options.octets)
+    options = vars(parser.parse_args())
+    profile = options.pop("profile")
+    load = Load(**options)
+    ready = parcels(load.messages, load.octets)
     with ExitStack() as stack:
         port = stack.enter_context(sink())
-        if options.delay_ms:
-            port = stack.enter_context(far_away(port, options.delay_ms / 1000))
-        if options.profile:
-            _profile(port, options, chunk)
+        if load.delay_ms:
+            port = stack.enter_context(far_away(port, load.delay_ms / 1000))
+        if profile:
+            _profile(port, load, ready)
             return
-        rounds = [
-            (*engine(port, options, chunk), 0 if options.delay_ms else source(port, options)) for _ in range(_ROUNDS)
-        ]
-    rates, user, system, sources = zip(*rounds, strict=True)
-    figures = {
-        "messages_per_s": round(statistics.median(rates)),
-        "user_us": round(statistics.median(user), 1),
-        "system_us": round(statistics.median(system), 1),
-        "smtp_source_per_s": round(statistics.median(sources)),
-    }
-    print(json.dumps(vars(options) | figures))
+        for _ in range(_ROUNDS):
+            print(json.dumps(engine(port, load, ready)), flush=True)
 
 
-def _profile(port: int, options: argparse.Namespace, chunk: list[Parcel]) -> None:
+def _profile(port: int, load: Load, ready: list[Parcel]) -> None:
     profile = cProfile.Profile()
     loop = shared_loop()
     loop.call_soon_threadsafe(profile.enable)
     time.sleep(0.2)
-    print(engine(port, options, chunk))
+    print(engine(port, load, ready))
     loop.call_soon_threadsafe(profile.disable)
     time.sleep(0.2)
     profile.print_stats("tottime")

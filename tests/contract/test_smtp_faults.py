@@ -148,11 +148,16 @@ def assert_honest(told: Told, cell: str) -> None:
     assert all(index in out for index, ending in endings.items() if ending in ("accepted", "unknown")), cell
 
 
-@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "body", "dot", "kept"])
-def test_silence_means_what_a_lost_connection_means(stage: str) -> None:
-    told = tell(
-        Sink(), [parcel(0), parcel(1, stage=stage, action="silence"), parcel(2)], timeout="1s", final_timeout="1s"
-    )
+@pytest.mark.parametrize(
+    ("stage", "action"),
+    [
+        *((stage, "silence") for stage in ("mail", "rcpt", "data", "body", "dot", "kept")),
+        ("rcpt", "trickle"),
+        ("dot", "trickle"),
+    ],
+)
+def test_silence_means_what_a_lost_connection_means(stage: str, action: str) -> None:
+    told = tell(Sink(), [parcel(0), parcel(1, stage=stage, action=action), parcel(2)], timeout="1s", final_timeout="1s")
     assert told.verdict == EXPECTED[stage]["close"]
     assert_honest(told, stage)
 
@@ -161,8 +166,8 @@ def test_silence_means_what_a_lost_connection_means(stage: str) -> None:
     ("stage", "action", "lasting"),
     [
         *[("connect", action, False) for action in LOST],
-        *[("banner", action, False) for action in (*LOST, *UNREADABLE, "421", "450", "554", "silence")],
-        *[("ehlo", action, False) for action in (*LOST, *UNREADABLE, "421", "450", "silence")],
+        *[("banner", action, False) for action in (*LOST, *UNREADABLE, "421", "450", "554", "silence", "trickle")],
+        *[("ehlo", action, False) for action in (*LOST, *UNREADABLE, "421", "450", "silence", "trickle")],
         ("banner", "policy", True),
         ("banner", "530", True),
     ],

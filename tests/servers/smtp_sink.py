@@ -134,7 +134,7 @@ class Session(asyncio.Protocol):
         self.body = b""
         self.sender = self.recipient = ""
         self.begun = self.has_recipient = False
-        self.messages = 0
+        self.messages = self.trickled = 0
         self.answers: deque[Callable[[str], None]] = deque()
         self.transport: asyncio.Transport
 
@@ -230,6 +230,9 @@ class Session(asyncio.Protocol):
             self.transport.close()
         elif action == "silence":
             self.silent = True
+        elif action == "trickle":
+            self.silent = True
+            self.trickle()
         else:
             self.write(FAULT_REPLIES[action])
             if stage == "body":
@@ -237,6 +240,13 @@ class Session(asyncio.Protocol):
             elif action == "421" or stage in ("banner", "connect"):
                 self.transport.close()
         return True
+
+    def trickle(self) -> None:
+        """Go on for ever with a reply that never ends, a byte at a time."""
+        if not self.transport.is_closing():
+            self.transport.write(b"250-"[self.trickled % 4 :][:1] if self.trickled < 4 else b"a")
+            self.trickled += 1
+            asyncio.get_running_loop().call_later(0.05, self.trickle)
 
     def command(self, line: str) -> None:
         if self.answers:

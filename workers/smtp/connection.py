@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._pouring = False
         self._ends_at = now() + LONGEST_LIFE_S
         self.since = now()
-        """When something last came or went."""
+        """When a reply last came, or work began."""
         self.dialogue: Dialogue | None = None
         self.closed = False
         self.straggling = False
@@ -117,17 +117,17 @@ class Connection(asyncio.Protocol):
 
     async def _reply(self) -> Reply:
         """Return the next reply of the handshake. A server that says more than it was asked for is not trusted."""
-        while not self._heard:
-            if self._lost:
-                raise GatewayDown(self._lost)
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(self._relay.timeout_s):
+        try:
+            async with asyncio.timeout(self._relay.timeout_s):
+                while not self._heard:
+                    if self._lost:
+                        raise GatewayDown(self._lost)
+                    self._waiter = asyncio.get_running_loop().create_future()
                     await self._waiter
-            except TimeoutError:
-                raise GatewayDown(f"no answer within {self._relay.timeout_s:g} s") from None
-            finally:
-                self._waiter = None
+        except TimeoutError:
+            raise GatewayDown(f"no answer within {self._relay.timeout_s:g} s") from None
+        finally:
+            self._waiter = None
         reply = self._heard.popleft()
         if self._heard or self._reader.pending:
             raise GatewayDown(f"the relay says more than it was asked, after {reply_text(*reply)}")
@@ -145,9 +145,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self.since = self._now()
         if self.dialogue is not None:
-            self.dialogue.receive(data)
+            # Part of a reply is none: who sends a byte a minute is silent.
+            if self.dialogue.receive(data):
+                self.since = self._now()
             return
         self._heard.extend(self._reader.feed(data))
         if self._reader.broken:

@@ -156,8 +156,8 @@ class Dialogue:
             self._next(b"")
         return self._awaits is not Awaits.NOTHING
 
-    def receive(self, data: bytes) -> None:
-        """Take bytes from the server."""
+    def receive(self, data: bytes) -> bool:
+        """Take bytes from the server; returns whether they completed a reply."""
         reader = self._reader
         replies = reader.feed(data)
         ahead = len(replies)
@@ -171,9 +171,10 @@ class Dialogue:
             else:
                 self._reply(code, text, ahead > 0 or reader.pending)
                 if self._over:
-                    return
+                    return True
         if reader.broken:
             self.fail(f"unintelligible answer: {reader.broken}")
+        return bool(replies)
 
     def drained(self) -> None:
         """All that was written has left this process: a long body's last piece may follow."""

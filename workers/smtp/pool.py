@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from kernel.errors import GatewayDown, OutcomeUnknown, PermanentError, TransientError
 from workers.channels.port import Receipt
 from workers.smtp.connection import Connection, Relay
@@ -17,6 +19,8 @@ from workers.smtp.meaning import Stage
 from workers.smtp.queueing import Waiting
 from workers.smtp.sizing import Sizing
 from workers.smtp.suspicion import Blame, Suspicion
+
+log = structlog.get_logger(__name__)
 
 TICK_S = 0.25
 LETTERS_PER_CONNECTION = 8
@@ -59,6 +63,8 @@ class Pool:
         self._batches.add(batch)
         self._began_at[batch] = self._loop.time()
         self._waiting.add(batch)
+        if self._shut:
+            batch.fail(GatewayDown(f"{self._relay.where}: this process is closing its connections"))
         self._review(batch)
         self._wake()
 
@@ -152,7 +158,7 @@ class Pool:
         if blame is Blame.RELAY:
             self._down(down)
         elif alive:
-            self._shrink(alive)
+            self._shrink(alive, down)
 
     def idle(self, connection: Connection) -> None:
         """See Owner."""
@@ -240,7 +246,8 @@ class Pool:
         self._waiting.share = max(1, self._sizing.target // 2)
         self._open_more()
 
-    def _shrink(self, alive: int) -> None:
+    def _shrink(self, alive: int, down: GatewayDown) -> None:
+        log.info("relay_bears_fewer", relay=self._relay.where, connections=alive, reason=down.text)
         self._sizing.refused(alive, self._loop.time())
         self._waiting.share = max(1, self._sizing.target // 2)
 
@@ -250,7 +257,7 @@ class Pool:
         except GatewayDown as down:
             alive = len(self._working())
             if alive:
-                self._shrink(alive)  # The others carry on: nobody is told.
+                self._shrink(alive, down)  # The others carry on: nobody is told.
             elif len(self._openings) <= 1:
                 self._down(down)
             return

@@ -185,6 +185,24 @@ def test_one_message_still_in_a_workers_hands_holds_up_no_other_of_its_call(
     assert len(rows(engine, message_events, "id")) == 2
 
 
+def test_a_call_of_many_events_is_written_in_parts_and_marked_once(
+    engine: Engine, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.inbound.process._EVENTS_AT_ONCE", 3)
+    ids = sent_messages(engine, 8)
+    keep(engine, [*(event(workspace, message, "delivered") for message in ids), {"event": "a new word"}])
+    keep(engine, [], key="empty")
+    assert process_inbox(engine, workspace, now=NOW) == 2
+    assert {state_of(engine, message) for message in ids} == {"delivered"}
+    assert rows(engine, inbox, "state", "note") == [
+        ("done", "nothing about messages"),
+        (
+            "unclassified",
+            "3 delivered; 2 delivered, 1 unclassified; 1 about no message of ours, 0 in words we do not know",
+        ),
+    ]
+
+
 def test_events_twice_and_in_any_order_end_the_same(engine: Engine, workspace: Workspace) -> None:
     ids = sent_messages(engine, 4)
     calls = [

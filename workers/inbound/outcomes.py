@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,6 +19,15 @@ class Read:
 
     state: InboxState
     note: str
+
+
+_WORST_FIRST = (InboxState.REJECTED, InboxState.NEW, InboxState.UNCLASSIFIED, InboxState.DONE)
+
+
+def sum_of(reads: Sequence[Read]) -> Read:
+    """Return what parts of a row come to: the worst state, every word once."""
+    state = min((read.state for read in reads), key=_WORST_FIRST.index)
+    return Read(state=state, note="; ".join(dict.fromkeys(read.note for read in reads)))
 
 
 class Waiting(Exception):

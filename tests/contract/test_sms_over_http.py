@@ -156,6 +156,23 @@ def test_many_are_under_way_at_once(server: ChaosServer) -> None:
     assert time.monotonic() - began < 40 * 0.3 / 4
 
 
+def test_two_chunks_at_once_share_the_seats(server: ChaosServer) -> None:
+    way = channel(server.port, concurrency=4)
+    flights = [RememberingFlight() for _ in range(2)]
+
+    def send(flight: RememberingFlight) -> None:
+        way.deliver([sms("late:0.02", index) for index in range(40)], flight, lambda: True)
+
+    threads = [threading.Thread(target=send, args=(flight,)) for flight in flights]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    way.close()
+    assert [flight.endings for flight in flights] == [dict.fromkeys(range(40), "accepted")] * 2
+    assert server.connections == 4
+
+
 def test_one_silent_request_holds_up_nobody_and_is_told_when_it_is_known(
     server: ChaosServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,11 +215,10 @@ def test_a_gateway_that_leaves_every_seat_without_an_answer_is_down(
     server: ChaosServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "PATIENCE_S", 0.1)
-    monkeypatch.setattr("workers.channels.over_http.PATIENCE_S", 0.1)
     way = channel(server.port, concurrency=3, timeout="3s")
     flight, second = RememberingFlight(), RememberingFlight()
     assert way.deliver([sms("silence", index) for index in range(10)], flight, lambda: True) == {0, 1, 2}
-    with pytest.raises(GatewayDown, match="3 requests without an answer"):
+    with pytest.raises(GatewayDown, match="every request without an answer"):
         way.deliver([sms("accept")], second, lambda: True)
     assert second.committed == []
     ends = time.monotonic() + 10
@@ -211,6 +227,17 @@ def test_a_gateway_that_leaves_every_seat_without_an_answer_is_down(
     way.close()
     assert flight.endings == dict.fromkeys(range(3), "unknown")
     assert server.whole == ["silence"] * 3
+
+
+def test_a_process_that_ends_leaves_no_straggler_untold(server: ChaosServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "PATIENCE_S", 0.1)
+    way, flight = channel(server.port, timeout="60s"), RememberingFlight()
+    assert way.deliver([sms("silence", 0), sms("accept", 1)], flight, lambda: True) == {0}
+    way.close()
+    ends = time.monotonic() + 10
+    while 0 not in flight.endings and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert flight.endings == {0: "unknown", 1: "accepted"}
 
 
 def test_a_fenced_chunk_sends_nothing_more_and_what_was_out_is_told(server: ChaosServer) -> None:

@@ -12,16 +12,17 @@ from kernel.sms_providers import HttpWay
 from templates.sms import ComposedSms
 from workers.channels.port import Flight, Parcel, Receipt
 from workers.http.client import Client
-from workers.http.delivery import PATIENCE_S, Delivery
+from workers.http.delivery import Delivery
 from workers.http.exchange import Answer, NoAnswer, NotSent, Request
 
 
 class SmsOverHttp(ABC):
-    """A channel with up to `concurrency` requests under way at once, stragglers of earlier chunks among them."""
+    """A channel with up to `concurrency` requests under way at once, whatever chunks they belong to."""
 
     def __init__(self, way: HttpWay) -> None:
         self._client = Client(timeout_s=duration(way.timeout).total_seconds(), ca_file=way.ca_file)
         self._concurrency = way.concurrency
+        self._seats = asyncio.Semaphore(way.concurrency)
         self._stragglers: set[asyncio.Task[None]] = set()
 
     def deliver(self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]) -> frozenset[int]:
@@ -35,13 +36,8 @@ class SmsOverHttp(ABC):
     async def _deliver(
         self, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool]
     ) -> frozenset[int]:
-        free = self._concurrency - len(self._stragglers)
-        if parcels and not free:
-            await asyncio.wait(self._stragglers, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-            free = self._concurrency - len(self._stragglers)
-            if not free:
-                raise GatewayDown(f"the gateway leaves {self._concurrency} requests without an answer")
-        left, tasks = await Delivery(self._send, parcels, flight, keep_going, free).run()
+        delivery = Delivery(self._send, parcels, flight, keep_going, self._seats, self._concurrency)
+        left, tasks = await delivery.run()
         for task in tasks:
             self._stragglers.add(task)
             task.add_done_callback(self._stragglers.discard)

@@ -32,6 +32,7 @@ class Client:
         self._ca_file = ca_file
         self._context: ssl.SSLContext | None = None
         self._idle: dict[tuple[str, str, int], list[Connection]] = {}
+        self._busy: set[Connection] = set()
 
     async def ask(self, request: Request, before: Callable[[], None]) -> Answer:
         """Send a request and return the answer.
@@ -48,7 +49,11 @@ class Client:
         wire, origin = request.wire(), request.origin
         connection = self._kept(origin) or await self._opened(origin)
         before()
-        answer = await connection.ask(wire, self._timeout_s)
+        self._busy.add(connection)
+        try:
+            answer = await connection.ask(wire, self._timeout_s)
+        finally:
+            self._busy.discard(connection)
         if connection.is_usable(asyncio.get_running_loop().time()):
             self._idle.setdefault(origin, []).append(connection)
         return answer
@@ -63,11 +68,12 @@ class Client:
             raise
 
     def close(self) -> None:
-        """End every connection not in use; never raises."""
-        loop = loop_of_this_process()
-        loop.call_soon_threadsafe(self._close_idle)
+        """End every connection; an answer still awaited is waited for no longer. Never raises."""
+        loop_of_this_process().call_soon_threadsafe(self._close_all)
 
-    def _close_idle(self) -> None:
+    def _close_all(self) -> None:
+        for connection in list(self._busy):
+            connection.give_up("this process stops waiting")
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()

@@ -66,6 +66,10 @@ class Connection(asyncio.Protocol):
                 self.close()
             self._waiter = None
 
+    def give_up(self, reason: str) -> None:
+        """Wait for no answer any more."""
+        self._end(NoAnswer(reason))
+
     def close(self) -> None:
         """End the connection at once."""
         if self._transport is not None:

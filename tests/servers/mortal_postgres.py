@@ -60,6 +60,10 @@ class MortalPostgres:
         )
         _wait_until_ready(self.url, self._process)
 
+    def wait(self) -> None:
+        """Return once it answers, after a recovery of its own."""
+        _wait_until_ready(self.url, self._process)
+
     def stop(self, *, immediate: bool) -> None:
         """End it: `immediate` without a checkpoint and without a word to its clients, as pg_ctl's modes are called."""
         self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)

@@ -74,6 +74,8 @@ class TruthSink:
     connections: int = 0
     mails: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    keep_bodies: bool = False
+    bodies: list[bytes] = field(default_factory=list)
     helo: bool = False
     """Whether HELO is answered although EHLO meets a fault."""
     struck: int = 0
@@ -204,6 +206,8 @@ class _Session(asyncio.Protocol):
         self.mailed = self.named = False
         act = self.sink.act("dot")
         kept = act in (None, "kept", "held", "drip") or (act or "").startswith("=2")
+        if self.sink.keep_bodies and kept:
+            self.sink.bodies.append(body)
         self.sink.log.write(mail_taken(body, self.sender, self.recipient, kept=kept))
         if act is None:
             if self.sink.delay_s:

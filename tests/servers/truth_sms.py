@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,8 @@ class TruthProvider:
     log: TruthLog
     plan: list[Fault] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    taken_over: Callable[[Taken], None] | None = None
+    """Told of each message before its answer leaves."""
     struck: int = 0
     taken: int = 0
 
@@ -110,7 +113,10 @@ class TruthProviderServer:
     def _keep(self, data: dict[str, Any], body: bytes) -> None:
         self.provider.taken += 1
         digest = hashlib.sha256(body).hexdigest()
-        self.provider.log.write(Taken(data["ref"], "", data["to"], digest, time.time(), kept=True))
+        taken = Taken(data["ref"], "", data["to"], digest, time.time(), kept=True)
+        self.provider.log.write(taken)
+        if self.provider.taken_over is not None:
+            self.provider.taken_over(taken)
 
     async def _misbehaved(self, stage: str, writer: asyncio.StreamWriter) -> bool:
         act = self.provider.act(stage)

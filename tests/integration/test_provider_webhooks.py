@@ -18,7 +18,7 @@ from kernel.gateways import SmtpGateway
 from kernel.ids import message_id_header
 from kernel.settings import Workspace
 from store.engine import reading, writing
-from store.inbox import InboxState, gateway_source, put
+from store.inbox import BOUNCE_SOURCE, InboxState, gateway_source, put
 from store.schema import installation
 from store.tables import (
     consent_events,
@@ -42,6 +42,8 @@ from tests.integration.returning import (
     served,
     state_of,
 )
+from tests.integration.test_inbound import bounce_address, complaint
+from tests.integration.test_inbound import report as returned_mail
 from tests.servers.flights import RememberingFlight
 from tests.servers.smtp_sink import Sink, SinkServer
 from tests.unit.test_provider_events import SENDGRID
@@ -230,6 +232,52 @@ def test_events_twice_and_in_any_order_end_the_same(engine: Engine, workspace: W
         assert everything(engine) == before
     assert ends[0] == ends[1] == ends[2] == ends[3]
     assert {row[2] for row in ends[0]["suppressions"]} == {"complaint", "unsubscribe"}, "the bounce was disproved"
+
+
+def test_what_two_doors_tell_of_one_message_is_counted_once_and_in_any_order(
+    engine: Engine, workspace: Workspace
+) -> None:
+    ids = sent_messages(engine, 3)
+    mails = [
+        (returned_mail(), bounce_address(workspace, ids[0])),
+        (returned_mail(status="5.2.2", words="full"), bounce_address(workspace, ids[1])),
+        (complaint(), bounce_address(workspace, ids[2])),
+    ]
+    calls = [
+        [event(workspace, ids[0], "bounce", 3, status="5.1.1", reason="550 5.1.1 gone")],
+        [event(workspace, ids[1], "bounce", 3, status="5.2.2", reason="552 5.2.2 full")],
+        [event(workspace, ids[2], "spamreport", 4), event(workspace, ids[2], "unsubscribe", 2)],
+    ]
+    before, dice, ends = everything(engine), random.Random(8), []
+    for _ in range(4):
+        arrivals = [*mails, *calls] * 2
+        for number, one in enumerate(dice.sample(arrivals, len(arrivals))):
+            if isinstance(one, tuple):
+                with writing(engine) as connection:
+                    put(
+                        connection,
+                        key=f"mail{number}",
+                        source=BOUNCE_SOURCE,
+                        body=one[0],
+                        meta={"recipient": one[1]},
+                        received_at=NOW,
+                    )
+            else:
+                keep(engine, one, key=str(number))
+        process_inbox(engine, workspace, now=NOW)
+        end = everything(engine)
+        end.pop("inbox")
+        ends.append(end)
+        with writing(engine) as connection:
+            for table in (message_events, suppressions, suppression_words, consent_events, inbox):
+                connection.execute(delete(table))
+            connection.execute(update(messages).values(state="sent", ended_at=SENT_AT))
+            connection.execute(update(consents).values(status="granted", at=before["consents"][0][3], source=""))
+    assert ends[0] == ends[1] == ends[2] == ends[3]
+    assert sorted(row[2] for row in ends[0]["message_events"]) == [
+        *("bounced", "complained", "mailbox_full", "unsubscribed"),
+    ]
+    assert [row[3] for row in ends[0]["message_events"] if row[2] == "bounced"] == [SENT_AT + timedelta(minutes=3)]
 
 
 @pytest.mark.parametrize(

@@ -183,34 +183,34 @@ def test_several_soft_bounces_suppress_for_a_time(engine: Engine) -> None:
     assert stands(engine, day(50)) == []
 
 
-def test_full_mailboxes_are_counted_by_themselves_and_policy_never(engine: Engine) -> None:
-    ids = to_one_person(engine, 9)
+def test_full_mailboxes_are_counted_by_themselves_and_policy_never(sqlite_engine: Engine) -> None:
+    ids = to_one_person(sqlite_engine, 9)
     for number, kind in enumerate(["soft_bounced", "mailbox_full", "blocked"] * 2 + ["blocked"] * 2):
-        bounce(engine, ids[number], day(number / 10), kind)
-    assert stands(engine) == []
-    bounce(engine, ids[8], day(1), "mailbox_full")
-    assert [reason for reason, _, _ in stands(engine)] == ["mailbox_full"]
+        bounce(sqlite_engine, ids[number], day(number / 10), kind)
+    assert stands(sqlite_engine) == []
+    bounce(sqlite_engine, ids[8], day(1), "mailbox_full")
+    assert [reason for reason, _, _ in stands(sqlite_engine)] == ["mailbox_full"]
 
 
-def test_bounces_too_far_apart_do_not_add_up(engine: Engine) -> None:
-    for number, message in enumerate(to_one_person(engine, 4)):
-        bounce(engine, message, day(number * 7.1))
-    assert stands(engine) == []
+def test_bounces_too_far_apart_do_not_add_up(sqlite_engine: Engine) -> None:
+    for number, message in enumerate(to_one_person(sqlite_engine, 4)):
+        bounce(sqlite_engine, message, day(number * 7.1))
+    assert stands(sqlite_engine) == []
 
 
 @pytest.mark.parametrize("sign", ["click", "machine click", "delivered", "replied", "consent", "lift", "delayed"])
 @pytest.mark.parametrize("reason", ["hard_bounce", "soft_bounce"])
-def test_a_later_sign_of_life_lifts_what_a_bounce_led_to(engine: Engine, sign: str, reason: str) -> None:
-    ids = to_one_person(engine, 4)
+def test_a_later_sign_of_life_lifts_what_a_bounce_led_to(sqlite_engine: Engine, sign: str, reason: str) -> None:
+    ids = to_one_person(sqlite_engine, 4)
     if reason == "hard_bounce":
-        hard(engine, ids[0], day(0))
+        hard(sqlite_engine, ids[0], day(0))
     else:
         for number in range(3):
-            bounce(engine, ids[number], day(number / 10))
-    assert [what for what, _, _ in stands(engine)] == [reason]
-    _give(engine, sign, ids[3], day(1), SuppressionReason(reason))
+            bounce(sqlite_engine, ids[number], day(number / 10))
+    assert [what for what, _, _ in stands(sqlite_engine)] == [reason]
+    _give(sqlite_engine, sign, ids[3], day(1), SuppressionReason(reason))
     lifts = {"click", "delivered", "replied", "lift"} | ({"consent"} if reason == "soft_bounce" else set())
-    assert bool(stands(engine)) is (sign not in lifts)
+    assert bool(stands(sqlite_engine)) is (sign not in lifts)
 
 
 def _give(engine: Engine, sign: str, message: int, at: datetime, reason: SuppressionReason) -> None:
@@ -233,13 +233,13 @@ def _give(engine: Engine, sign: str, message: int, at: datetime, reason: Suppres
 
 
 @pytest.mark.parametrize("reason", ["unsubscribe", "complaint", "stop", "manual"])
-def test_no_sign_of_life_takes_a_persons_word_back(engine: Engine, reason: str) -> None:
-    [message] = to_one_person(engine, 1)
-    with writing(engine) as connection:
+def test_no_sign_of_life_takes_a_persons_word_back(sqlite_engine: Engine, reason: str) -> None:
+    [message] = to_one_person(sqlite_engine, 1)
+    with writing(sqlite_engine) as connection:
         suppress(connection, channel=EMAIL, address=JO, reason=SuppressionReason(reason), at=day(0))
-    click(engine, message, day(1))
-    _give(engine, "delivered", message, day(2), SuppressionReason(reason))
-    assert stands(engine) == [(reason, day(0), None)]
+    click(sqlite_engine, message, day(1))
+    _give(sqlite_engine, "delivered", message, day(2), SuppressionReason(reason))
+    assert stands(sqlite_engine) == [(reason, day(0), None)]
 
 
 def test_a_click_lifts_the_bounce_and_leaves_the_unsubscribing(engine: Engine) -> None:

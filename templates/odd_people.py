@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 _LONG = "Wolfeschlegelsteinhausenbergerdorff"
@@ -12,7 +13,8 @@ def odd_people(context: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return contexts by what is odd about the person, as a reader would say it.
 
     Args:
-        context: A person's data, as `templates.context.load_contexts` gives it; what is not odd is taken from it.
+        context: A person's data, as `templates.context.load_contexts` gives it; what is not odd is taken from it,
+            and scores and orders from nobody in particular where it has none: only one of these never bought.
     """
 
     def like(*, contact: Mapping[str, Any] | None = None, account: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def odd_people(context: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "account": {**context["account"], **(account or {})},
         }
 
+    context = {**context, **{name: context[name] or anybody()[name] for name in ("rfm", "last_order")}}
     nobody = dict.fromkeys(context["account"], None)
     return {
         "somebody without a name": like(contact={"first_name": "", "last_name": "", "role": None}),
@@ -56,7 +59,7 @@ def anybody() -> dict[str, Any]:
             "parent_name": None,
             "attributes": {},
         },
-        "rfm": None,
-        "last_order": None,
+        "rfm": {"segment": "at_risk", "r": 2, "f": 3, "m": 4, "recency_days": 63, "frequency": 7, "monetary": 1234.5},
+        "last_order": {"date": date(2026, 1, 30), "days_ago": 63, "amount": 70.5, "currency": "EUR"},
         "currency": "EUR",
     }

@@ -340,3 +340,36 @@ def test_tencents_sdk_is_content_with_our_server() -> None:
         )
         answer = client.SendSms(request)
     assert answer.SendStatusSet[0].Code == "Ok"
+
+
+def test_twilios_library_asks_as_we_do_and_reads_our_servers_pages() -> None:
+    from twilio.http.http_client import TwilioHttpClient
+    from twilio.rest import Client
+
+    account = sms_providers.TwilioAccount()
+    with ProviderServer(account) as server:
+
+        class Here(TwilioHttpClient):
+            def request(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
+                here = url.replace("https://api.twilio.com", server.url)
+                return super().request(method, here, *arguments, **options)
+
+        theirs = Here(pool_connections=True)
+        client = Client(sms_providers.ACCOUNT, SECRET, http_client=theirs)
+        client.messages.create(
+            to="+4915112345678",
+            from_="+15005550006",
+            body="accept",
+            status_callback="https://x.example/r/s?ref=ref0",
+            validity_period=3600,
+        )
+        ours = twilio(server.url, receipt_url="https://x.example/r/s", validity="1h")
+        for _ in range(4):
+            ours.deliver([sms("accept", 0)], RememberingFlight(), lambda: True)
+        ours.close()
+        first, *others = server.seen
+        listed = client.messages.list(to="+4915112345678")
+        theirs.session.close()
+    assert [(seen.method, seen.path, seen.form) for seen in others] == [(first.method, first.path, first.form)] * 4
+    assert first.headers["authorization"] == others[0].headers["authorization"]
+    assert [message.sid for message in listed] == [message["sid"] for message in reversed(account.messages)]

@@ -28,10 +28,10 @@ def take_all(waiting: Waiting) -> list[Letter]:
 def test_the_number_doubles_each_round_until_the_first_refusal() -> None:
     sizing = Sizing(20)
     assert sizing.target == 5
-    assert all(sizing.answered(0.0) for _ in range(5))
+    assert all(sizing.succeeded(0.0) for _ in range(5))
     assert sizing.target == 10
     while not sizing.full:
-        sizing.answered(0.0)
+        sizing.succeeded(0.0)
     assert sizing.target == 20
 
 
@@ -40,10 +40,10 @@ def test_a_refusal_brings_it_down_and_it_grows_by_one_a_round_after_a_pause() ->
     sizing.refused(3, 0.0)
     assert sizing.target == 3
     assert not sizing.open(0.5)
-    assert not any(sizing.answered(0.5) for _ in range(10))
+    assert not any(sizing.succeeded(0.5) for _ in range(10))
     assert sizing.open(1.0)
-    assert sizing.answered(1.0)  # The round was full long ago.
-    assert [sizing.answered(1.0) for _ in range(4)] == [False, False, False, True]
+    assert sizing.succeeded(1.0)  # The round was full long ago.
+    assert [sizing.succeeded(1.0) for _ in range(4)] == [False, False, False, True]
     assert sizing.target == 5
 
 

@@ -114,8 +114,8 @@ class Pool:
         batch.accepted(letter, receipt)
         self._waiting.free(letter)
         self._suspicion.cleared()
-        if not self._sizing.full and self._sizing.answered(self._loop.time()):
-            self._resized()
+        if not self._sizing.full:
+            self._grow()
         if not batch.left or batch.error is not None:
             self._review(batch)
         elif self._idle and self._waiting:
@@ -242,9 +242,10 @@ class Pool:
             self._openings.add(task)
             task.add_done_callback(self._openings.discard)
 
-    def _resized(self) -> None:
-        self._waiting.share = max(1, self._sizing.target // 2)
-        self._open_more()
+    def _grow(self) -> None:
+        if self._sizing.succeeded(self._loop.time()):
+            self._waiting.share = max(1, self._sizing.target // 2)
+            self._open_more()
 
     def _shrink(self, alive: int, down: GatewayDown) -> None:
         log.info("relay_bears_fewer", relay=self._relay.where, connections=alive, reason=down.text)
@@ -266,6 +267,8 @@ class Pool:
         connection.carry(offers)
         if not connection.begin() and not connection.closed:
             self._idle.add(connection)
+        if not self._sizing.full:
+            self._grow()  # That it was let in is a success too.
 
     def _discard(self, connection: Connection) -> None:
         self._idle.discard(connection)

@@ -1,6 +1,6 @@
 """How many connections a relay bears: more with every success, fewer when it says so.
 
-As TCP does it: the number doubles with every round of answers until the first refusal, then grows by one a round;
+As TCP does it: the number doubles with every round of successes until the first refusal, then grows by one a round;
 a refusal brings it down to what the relay holds now, and closes the door for a while that doubles.
 
 Source:
@@ -16,12 +16,12 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 class Sizing:
     """The number of connections to have at most now."""
 
-    __slots__ = ("_answers", "_closed_until", "_most", "_pause_s", "_slowly", "target")
+    __slots__ = ("_closed_until", "_most", "_pause_s", "_slowly", "_successes", "target")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.target = min(_FIRST, most)
-        self._answers = 0
+        self._successes = 0
         self._slowly = False
         self._pause_s = _FIRST_PAUSE_S
         self._closed_until = 0.0
@@ -31,12 +31,12 @@ class Sizing:
         """Whether there is nothing to grow to."""
         return self.target >= self._most
 
-    def answered(self, now: float) -> bool:
-        """A letter was accepted; returns whether one more connection may be opened."""
-        self._answers += 1
-        if self._answers < (self.target if self._slowly else 1) or now < self._closed_until:
+    def succeeded(self, now: float) -> bool:
+        """A connection was let in or a letter accepted; returns whether one more connection may be opened."""
+        self._successes += 1
+        if self._successes < (self.target if self._slowly else 1) or now < self._closed_until:
             return False
-        self._answers = 0
+        self._successes = 0
         self.target += 1
         self._pause_s = max(_FIRST_PAUSE_S, self._pause_s / 2)
         return True
@@ -48,7 +48,7 @@ class Sizing:
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         self.target = max(1, min(alive, self._most))
         self._slowly = True
-        self._answers = 0
+        self._successes = 0
 
     def open(self, now: float) -> bool:
         """Whether a connection may be opened now."""

@@ -125,7 +125,10 @@ class Preparer:
     ) -> list[tuple[int, ClaimedMessage]]:
         sendable = []
         for index, message in enumerate(claim.messages):
-            verdict = recipients[message.id].verdict
+            recipient = recipients.get(message.id)
+            if recipient is None:
+                continue  # Somebody has taken the chunk over meanwhile.
+            verdict = recipient.verdict
             if isinstance(verdict, Go):
                 sendable.append((index, message))
             elif isinstance(verdict, Skip):

@@ -114,7 +114,7 @@ def test_the_commands_of_the_readme_run(shop: Path, relay: SinkServer) -> None:
         result = carillon(shop, *words)
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
         ran.append(words[0])
-    assert ran == ["doctor", "import", "segments", "segments", "plan", "apply", "report"]
+    assert ran == ["doctor", "import", "segments", "segments", "plan", "apply", "report", "ledger", "ledger", "lanes"]
     assert [to for _, _, to in relay.sink.accepted] == ["boss@acme.example"]
     assert "winback" in str(message_from_bytes(relay.sink.bodies[0])["Subject"]).lower()
 

@@ -94,7 +94,8 @@ def expand(
     currency = settings.currency
     drop(connection)
     _temporary.create_all(connection, checkfirst=False)
-    chosen = _chosen(pinned, scheduled_for, as_of=now, currency=currency)
+    routed = any(step.gateway in settings.routes for step in pinned.spec.steps)
+    chosen = _chosen(pinned, scheduled_for, routed=routed, as_of=now, currency=currency)
     connection.execute(audience.insert().from_select(_COLUMNS, chosen))
     _hold_out(connection, pinned)
     counts = {row.zone: row.planned for row in connection.execute(_zones())}
@@ -165,7 +166,9 @@ def places() -> Select[Any]:
 _COLUMNS = ["contact_id", "account_id", "segment", "rfm_segment", "zone", "skip_reason", "held_out", "lot", "waits"]
 
 
-def _chosen(pinned: PinnedCampaign, scheduled_for: datetime, *, as_of: datetime, currency: str) -> Select[Any]:
+def _chosen(
+    pinned: PinnedCampaign, scheduled_for: datetime, *, routed: bool, as_of: datetime, currency: str
+) -> Select[Any]:
     """Return the rows of the audience table; nobody is held out yet."""
     spec = pinned.spec.audience
     base = _candidates(pinned, as_of=as_of, currency=currency)
@@ -190,7 +193,7 @@ def _chosen(pinned: PinnedCampaign, scheduled_for: datetime, *, as_of: datetime,
         ranked.c.zone,
         case(*whens, else_=null()).label("skip_reason"),
         false().label("held_out"),
-        lot(ranked.c.contact_id, PURPOSE).label("lot"),
+        (lot(ranked.c.contact_id, PURPOSE) if routed else literal(0)).label("lot"),
         waits_for_canary(pinned, ranked.c.contact_id, scheduled_for).label("waits"),
     )
 

@@ -92,21 +92,21 @@ def test_bounces_over_the_limit_pause_the_campaign_with_its_reason(engine: Engin
     assert watch(engine, now=NOW) == []
 
 
-def test_who_is_refused_at_once_counts_as_bounced(engine: Engine, tmp_path: Path) -> None:
-    fired(tmp_path, engine)
-    sent = send(engine, 120)
-    with writing(engine) as connection:
+def test_who_is_refused_at_once_counts_as_bounced(sqlite_engine: Engine, tmp_path: Path) -> None:
+    fired(tmp_path, sqlite_engine)
+    sent = send(sqlite_engine, 120)
+    with writing(sqlite_engine) as connection:
         refused = update(messages).where(messages.c.id.in_(sent[:7]))
         connection.execute(refused.values(state="failed", reason="refused", sent_at=None))
-    assert "bounces 5.83% of 120" in watch(engine, now=NOW)[0].reason
+    assert "bounces 5.83% of 120" in watch(sqlite_engine, now=NOW)[0].reason
 
 
 @pytest.mark.parametrize("kind", [MessageEventKind.COMPLAINED, MessageEventKind.UNSUBSCRIBED])
-def test_complaints_and_unsubscribes_pause_too(engine: Engine, tmp_path: Path, kind: MessageEventKind) -> None:
-    fired(tmp_path, engine)
-    sent = send(engine, 120)
-    hear(engine, sent[:3], kind)
-    assert len(watch(engine, now=NOW)) == 1
+def test_complaints_and_unsubscribes_pause_too(sqlite_engine: Engine, tmp_path: Path, kind: MessageEventKind) -> None:
+    fired(tmp_path, sqlite_engine)
+    sent = send(sqlite_engine, 120)
+    hear(sqlite_engine, sent[:3], kind)
+    assert len(watch(sqlite_engine, now=NOW)) == 1
 
 
 def test_after_a_resume_only_what_is_sent_since_counts(engine: Engine, tmp_path: Path) -> None:
@@ -122,13 +122,13 @@ def test_after_a_resume_only_what_is_sent_since_counts(engine: Engine, tmp_path:
     assert "bounces 6.00% of 100 sent" in watch(engine, now=later)[0].reason
 
 
-def test_a_pause_by_hand_begins_no_new_count(engine: Engine, tmp_path: Path) -> None:
-    fired(tmp_path, engine)
-    hear(engine, send(engine, 100)[:6], MessageEventKind.BOUNCED)
-    pause(engine, "hello", now=NOW, reason="let me look")
-    assert watch(engine, now=NOW) == []
-    resume(engine, "hello", now=NOW + HOUR)
-    assert len(watch(engine, now=NOW + HOUR)) == 1
+def test_a_pause_by_hand_begins_no_new_count(sqlite_engine: Engine, tmp_path: Path) -> None:
+    fired(tmp_path, sqlite_engine)
+    hear(sqlite_engine, send(sqlite_engine, 100)[:6], MessageEventKind.BOUNCED)
+    pause(sqlite_engine, "hello", now=NOW, reason="let me look")
+    assert watch(sqlite_engine, now=NOW) == []
+    resume(sqlite_engine, "hello", now=NOW + HOUR)
+    assert len(watch(sqlite_engine, now=NOW + HOUR)) == 1
 
 
 # --- the canary --------------------------------------------------------------------------------------------
@@ -186,9 +186,9 @@ def test_a_canary_is_judged_whatever_its_size_and_the_rest_stays(engine: Engine,
     assert waiting(engine) == 0
 
 
-def test_a_canary_that_a_gateway_put_off_does_not_hold_the_rest_up(engine: Engine, tmp_path: Path) -> None:
-    fired(tmp_path, engine, CANARY)
-    with writing(engine) as connection:
+def test_a_canary_that_a_gateway_put_off_does_not_hold_the_rest_up(sqlite_engine: Engine, tmp_path: Path) -> None:
+    fired(tmp_path, sqlite_engine, CANARY)
+    with writing(sqlite_engine) as connection:
         first = select(messages.c.id).where(messages.c.due_at < NOT_YET).order_by(messages.c.id).limit(1)
         one = connection.execute(first).scalar_one()
         connection.execute(
@@ -198,8 +198,8 @@ def test_a_canary_that_a_gateway_put_off_does_not_hold_the_rest_up(engine: Engin
         connection.execute(
             update(messages).where(messages.c.due_at < NOT_YET, others).values(state="sent", sent_at=NOW, ended_at=NOW)
         )
-    watch(engine, now=NOW + HOUR)
-    assert waiting(engine) == 0
+    watch(sqlite_engine, now=NOW + HOUR)
+    assert waiting(sqlite_engine) == 0
 
 
 def test_a_plan_shows_when_the_rest_would_leave(sqlite_engine: Engine, tmp_path: Path) -> None:

@@ -122,16 +122,16 @@ def test_what_is_planned_moves_when_its_gateway_stays_closed(engine: Engine, tmp
     assert fail_over(engine, made.settings, now=NOW) == []
 
 
-def test_a_gateway_of_weight_nought_stands_in_when_all_others_are_closed(engine: Engine, tmp_path: Path) -> None:
-    made = routed(tmp_path, engine)
-    with writing(engine) as connection:
+def test_a_gateway_of_weight_nought_stands_in_when_all_others_are_closed(sqlite_engine: Engine, tmp_path: Path) -> None:
+    made = routed(tmp_path, sqlite_engine)
+    with writing(sqlite_engine) as connection:
         for name in ("relay-a", "relay-b"):
             hold_lane(connection, name, reason="moving")
-    assert len(fail_over(engine, made.settings, now=datetime.now(UTC) + timedelta(minutes=3))) == 2
-    assert lanes_of(engine) == {"relay-c": PEOPLE}
-    with writing(engine) as connection:
+    assert len(fail_over(sqlite_engine, made.settings, now=datetime.now(UTC) + timedelta(minutes=3))) == 2
+    assert lanes_of(sqlite_engine) == {"relay-c": PEOPLE}
+    with writing(sqlite_engine) as connection:
         hold_lane(connection, "relay-c", reason="moving too")
-    assert fail_over(engine, made.settings, now=datetime.now(UTC) + timedelta(minutes=9)) == []
+    assert fail_over(sqlite_engine, made.settings, now=datetime.now(UTC) + timedelta(minutes=9)) == []
 
 
 def test_a_half_open_lane_borrows_a_few_messages_to_be_tried_with(engine: Engine, tmp_path: Path) -> None:
@@ -147,18 +147,18 @@ def test_a_half_open_lane_borrows_a_few_messages_to_be_tried_with(engine: Engine
     assert fail_over(engine, made.settings, now=later) == []
 
 
-def test_messages_of_campaigns_that_name_the_gateway_itself_stay(engine: Engine, tmp_path: Path) -> None:
+def test_messages_of_campaigns_that_name_the_gateway_itself_stay(sqlite_engine: Engine, tmp_path: Path) -> None:
     made = make_workspace(
         tmp_path / "shop", settings=ROUTED, own=CAMPAIGN.replace("gateway: main", "gateway: relay-a"), routed=CAMPAIGN
     )
-    account = add_account(engine, "A1")
+    account = add_account(sqlite_engine, "A1")
     for number in range(10):
-        add_contact(engine, f"c{number}", account)
-    apply(engine, made, None, now=NOW - timedelta(days=1))
-    fire_due(engine, made, now=NOW)
-    close(engine, "relay-a", since=timedelta(hours=1), until=timedelta(hours=1))
-    fail_over(engine, made.settings, now=NOW)
-    assert lanes_of(engine)["relay-a"] == 10
+        add_contact(sqlite_engine, f"c{number}", account)
+    apply(sqlite_engine, made, None, now=NOW - timedelta(days=1))
+    fire_due(sqlite_engine, made, now=NOW)
+    close(sqlite_engine, "relay-a", since=timedelta(hours=1), until=timedelta(hours=1))
+    fail_over(sqlite_engine, made.settings, now=NOW)
+    assert lanes_of(sqlite_engine)["relay-a"] == 10
 
 
 def test_a_plan_prices_a_route_by_its_weights(sqlite_engine: Engine, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the verdicts, beside those of cells that were not run this time."""
+    """Write the verdicts, beside those of variants that were not run this time."""
     target = os.environ.get("FAULTS_RESULTS")
     verdicts = session.config.stash[_VERDICTS]
     if not target or not verdicts:
@@ -84,9 +84,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     old = json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.exists() else []
-    run = {verdict["cell"] for verdict in verdicts}
+    run = {(verdict["cell"], verdict["variant"]) for verdict in verdicts}
     stamp = {"at": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": _commit()}
-    merged = [verdict for verdict in old if verdict["cell"] not in run] + [{**v, **stamp} for v in verdicts]
+    merged = [verdict for verdict in old if (verdict["cell"], verdict["variant"]) not in run] + [
+        {**v, **stamp} for v in verdicts
+    ]
     order = list(CELLS)
     merged.sort(key=lambda verdict: order.index(verdict["cell"]))
     body = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}, "verdicts": merged}

@@ -1,23 +1,37 @@
 """Runs `carillon` with its patience cut short, for faults that must outlast a lease or a visibility timeout.
 
 FAULTS_LEASE_S replaces the lease of a claim, FAULTS_VISIBILITY_S the broker's visibility timeout. Nothing else differs
-from the command.
+from the command: a worker still checks everything first and then becomes a program of its own, this one.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 from datetime import timedelta
 from typing import Any
 
-import workers.app
+import workers.main
 from cli.main import main
 from kernel.settings import Workspace
+
+_BECOME = "become-worker"
+
+
+def become_worker(workspace: Workspace, *, concurrency: int, queues: tuple[str, ...], log_json: bool) -> None:
+    """See workers.main.become_worker; the new program is this module again."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = [_BECOME, str(workspace.root), str(concurrency), ",".join(queues), *(["json"] if log_json else [])]
+    environment = {"MALLOC_ARENA_MAX": "1", **os.environ}
+    os.execve(sys.executable, [sys.executable, "-m", "tests.faults.under_test", *words], environment)
 
 
 def shorten() -> None:
     """Put the shorter times in place."""
+    import workers.app
+
     lease = os.environ.get("FAULTS_LEASE_S")
     if lease:
         workers.app.Drain = functools.partial(  # type: ignore[misc, assignment]
@@ -37,4 +51,8 @@ def shorten() -> None:
 
 if __name__ == "__main__":
     shorten()
-    main()
+    workers.main.become_worker = become_worker
+    if sys.argv[1:2] == [_BECOME]:
+        workers.main.main(sys.argv[2:])
+    else:
+        main()

@@ -18,16 +18,18 @@ from store.schema import installation
 from store.tables import messages
 from tests.acceptance.processes import Processes, wait_for
 from tests.seeding import seed_messages, states
+from workers.audit.auditing import audit, promises
 from workers.embedded import answers
 
 MESSAGES = 20_000
 KILLS = 10
+CONNECTIONS = 5
 WORKSPACE = """\
 brand: {{name: Acme, postal_address: "1 Dock Road, Leeds"}}
 senders:
   default: {{name: Acme, email: hello@acme.example}}
 gateways:
-  relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none, messages_per_connection: 1000}}
+  relay: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none, connections: {connections}}}
 """
 
 
@@ -49,7 +51,9 @@ def test_ten_killed_workers_and_a_killed_redis_lose_nobody_and_send_nobody_twice
             workspace=False,
         )
         wait_for(port_file.exists, "the sink")
-        (root / "carillon.yaml").write_text(WORKSPACE.format(port=port_file.read_text()), encoding="utf-8")
+        (root / "carillon.yaml").write_text(
+            WORKSPACE.format(port=port_file.read_text(), connections=CONNECTIONS), encoding="utf-8"
+        )
         workspace = load_workspace(root, environment)
         seed_messages(engine, MESSAGES)
         processes.start("redis", "redis")
@@ -65,6 +69,7 @@ def test_ten_killed_workers_and_a_killed_redis_lose_nobody_and_send_nobody_twice
             every_s=0.5,
         )
         _check(engine, sink_log)
+        assert [one.breaches for one in audit(engine, workspace, promises()) if not one.holds] == []
         assert processes.terminate("worker-0") == 0
         assert processes.terminate("scheduler") == 0
     except BaseException:
@@ -108,6 +113,6 @@ def _check(engine, sink_log: Path) -> None:  # type: ignore[no-untyped-def]
     assert sent <= set(accepted)
     assert set(accepted) <= sent | in_doubt
     assert len(sent) + len(in_doubt) == MESSAGES
-    assert len(in_doubt) <= KILLS  # one connection per worker
+    assert len(in_doubt) <= KILLS * CONNECTIONS
     assert account.balanced
     assert (account.audience, account.pending, account.sent) == (MESSAGES, 0, len(sent))

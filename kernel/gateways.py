@@ -140,6 +140,13 @@ class SmppGateway(Priced, SmsTerms):
     enquire_link: DurationText = "30s"
     timeout: DurationText = "60s"
 
+    @field_validator("password")
+    @classmethod
+    def _ascii(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().isascii():
+            raise ValueError("SMPP carries passwords in ASCII")
+        return value
+
     @model_validator(mode="after")
     def _hears_back(self) -> Self:
         if self.receipts and self.bind == "transmitter" and not self.receiver:

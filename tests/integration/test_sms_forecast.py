@@ -101,6 +101,15 @@ def test_a_number_without_a_price_is_told(sqlite_engine: Engine, tmp_path: Path)
     assert "step 1: gateway texts has no price for US; they are not in the cost" in planned.warnings
 
 
+def test_a_route_costs_the_mean_of_its_gateways_by_their_weights(sqlite_engine: Engine, tmp_path: Path) -> None:
+    other = '  other: {type: http, url: "http://127.0.0.1:9/send", price: "0.08"}\n'
+    settings = PRICED + other + "routes:\n  mixed: {gateways: {texts: 3, other: 1}}\n"
+    workspace = make_workspace(tmp_path, settings=settings, hello=TEXT + "    gateway: mixed\n")
+    people(sqlite_engine, british=2, american=0)
+    [planned] = plan(sqlite_engine, workspace, None, now=NOW)
+    assert planned.texts[0].countries["GB"].cost == Decimal("0.10")
+
+
 def test_the_countries_texted_ask_for_what_is_missing(sqlite_engine: Engine, tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, settings=PRICED, hello=TEXT)
     people(sqlite_engine, british=0, american=3)

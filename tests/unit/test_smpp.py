@@ -207,6 +207,7 @@ def test_settings_refuse_what_smpp_cannot_carry_and_nobody_would_hear() -> None:
     for wrong in (
         {"bind": "transmitter", "receiver": False},
         {"password": "ninechars"},
+        {"password": "pässword"},
         {"system_id": "é"},
         {"statuses": {"x": "down"}},
         {"statuses": {"1": "?"}},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kernel.gateways import HttpReceipt
 from kernel.vocabulary import MessageEventKind
@@ -40,6 +42,13 @@ def test_the_words_the_law_and_the_carriers_name_are_all_there() -> None:
     assert {reading_of(word) for word in ("HELP", "info?", "Aide", "帮助")} == {Reply.HELP}
     assert not STOP_WORDS & START_WORDS
     assert not HELP_WORDS & (STOP_WORDS | START_WORDS)
+
+
+@given(st.text(max_size=60), st.sampled_from(["", "+8613800138000", "+12125550100"]))
+def test_any_reply_is_read_and_only_whole_words_stop(text: str, sender: str) -> None:
+    assert reading_of(text, sender) in Reply
+    # Whatever somebody writes, a sentence around it is for people to read.
+    assert reading_of(f"please {text} thank you", sender) is Reply.OTHER
 
 
 WIDE_STOP = "\uff33\uff34\uff2f\uff30"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -69,17 +69,12 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 def _prepare_sqlite(cache_mb: int, raw: Any, _record: Any) -> None:
     raw.isolation_level = None  # SQLAlchemy's begin event below starts transactions, not the driver.
-    cursor = raw.cursor()
+    # While a new file turns to WAL, others are told at once that it is locked, however patient they are.
+    _patiently(lambda: raw.execute("PRAGMA journal_mode=WAL"))
     # FULL: a commit that a power cut could undo would let a message leave twice.
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        f"busy_timeout={_LOCK_PATIENCE_S * 1000}",
-        "foreign_keys=ON",
-        f"cache_size=-{cache_mb * 1000}",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", f"cache_size=-{cache_mb * 1000}"):
+        raw.execute(f"PRAGMA {pragma}")
+    raw.execute(_PATIENT)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -96,18 +91,25 @@ def _take_write_lock(connection: Connection) -> None:
     milliseconds each, that loses more time than the writing takes.
     """
     raw: Any = connection.connection.driver_connection
-    gives_up_at = time.monotonic() + _LOCK_PATIENCE_S
     raw.execute("PRAGMA busy_timeout=0")
     try:
-        while True:
-            try:
-                raw.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and time.monotonic() < gives_up_at:
-                    time.sleep(_LOOK_AGAIN_S)
-                    continue
-                # Once more, by way of SQLAlchemy, whose errors callers know.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            return
+        _patiently(lambda: raw.execute("BEGIN IMMEDIATE"))
+    except sqlite3.OperationalError:
+        # Once more, by way of SQLAlchemy, whose errors callers know.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
         raw.execute(_PATIENT)
+
+
+def _patiently(attempt: Callable[[], object]) -> None:
+    """Do something as soon as nobody's lock is in the way. Raises OperationalError where it stays in the way."""
+    gives_up_at = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            attempt()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= gives_up_at:
+                raise
+            time.sleep(_LOOK_AGAIN_S)
+        else:
+            return

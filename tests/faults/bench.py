@@ -80,10 +80,10 @@ class Bench:
         self.use_port(server.port)
         return sink
 
-    def provider(self, *plan: str, **more: Any) -> TruthProvider:
+    def provider(self, *plan: str, port: int = 0, **more: Any) -> TruthProvider:
         """Start an SMS provider of this process, and write the settings for its port."""
         provider = TruthProvider(self.log, plan_of(*plan), **more)
-        server = TruthProviderServer(provider)
+        server = TruthProviderServer(provider, port)
         server.__enter__()
         self._closers.append(server.__exit__)
         self.use_port(server.port)

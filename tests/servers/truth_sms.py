@@ -53,9 +53,9 @@ def plan_of(*texts: str) -> list[Fault]:
 class TruthProviderServer:
     """A provider in a thread of this process."""
 
-    def __init__(self, provider: TruthProvider) -> None:
+    def __init__(self, provider: TruthProvider, port: int = 0) -> None:
         self.provider = provider
-        self.port = 0
+        self.port = port
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._ready = threading.Event()
@@ -73,7 +73,7 @@ class TruthProviderServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()

@@ -28,7 +28,7 @@ def _cell(item: pytest.Item) -> tuple[str, bool]:
     marker = item.get_closest_marker("cell")
     if marker is None:
         raise pytest.UsageError(f"{item.nodeid} names no cell")
-    return str(marker.args[0]), bool(marker.kwargs.get("quick", False))
+    return str(marker.args[0]), any(mark.kwargs.get("quick", False) for mark in item.iter_markers("cell"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -25,7 +25,7 @@ CELLS = {
     "F22": "STARTTLS stripped, certificates wrong, old or for another host, a hung handshake, injected text",
     "F23": "log-in refused in the middle of a run, quota used up, the sender refused by policy",
     "F24": "servers without SMTPUTF8, 8BITMIME, DSN, SIZE or PIPELINING",
-    "F26": "SMS over HTTP: no answer, errors within a 200, 429, 5xx, broken JSON, huge bodies, redirects, slow networks",
+    "F26": "SMS over HTTP: no answer, errors within a 200, 429, 5xx, broken JSON, huge bodies, redirects, slow nets",
     "F27": "receipts that come before the answer, twice, out of order, for nobody",
     "F28": "SMPP: throttled, the connection lost with an open window, unbound, silent, receipts in hex and decimal",
     "F31": "poison templates: undefined names, endless loops, gigantic texts, wrong filters, surrogates, line ends",

@@ -14,12 +14,12 @@ from tests.faults.checker import Facts, Judgement
 from tests.faults.people import seed_sms
 from tests.seeding import FILES, seed_messages, states
 
-pytestmark = pytest.mark.cell("F17", quick=True)
+pytestmark = pytest.mark.cell("F17")
 
 MESSAGES = 60
 TIMES = 3
 BEFORE = ["connect", "ehlo", "mail", "rcpt", "data"]
-CUTS = ["reset", "close"]
+CUTS = [pytest.param("reset", marks=pytest.mark.cell("F17", quick=True)), "close"]
 
 
 @pytest.mark.parametrize("cut", CUTS)

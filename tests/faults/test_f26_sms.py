@@ -200,7 +200,7 @@ SAID: dict[str, tuple[Said, int]] = {
 }
 
 
-@pytest.mark.cell("F28", quick=True)
+@pytest.mark.cell("F28")
 @pytest.mark.parametrize("hex_ids", [False, True], ids=["decimal", "hex"])
 @pytest.mark.parametrize("way", list(SAID))
 def test_an_smsc_that_is(way: str, hex_ids: bool, sms_bench: Bench, note: Callable[..., None]) -> None:

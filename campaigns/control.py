@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, exists, func, select, update
 
 from campaigns.due import triggers
 from campaigns.guardrails import GUARDRAIL
@@ -208,7 +209,9 @@ def close_finished_runs(engine: Engine, now: datetime) -> int:
 
 
 def _pending() -> ColumnElement[bool]:
-    return exists().where(messages.c.run_id == runs.c.id, messages.c.state.in_(PENDING_STATES))
+    # Written out, not bound: only then does SQLite know that the index of pending messages serves.
+    states: Any = bindparam("pending", [state.value for state in PENDING_STATES], expanding=True, literal_execute=True)
+    return exists().where(messages.c.run_id == runs.c.id, messages.c.state.in_(states))
 
 
 def _finish(connection: Connection, state: RunState, now: datetime) -> int:

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from kernel.errors import GatewayDown
 from kernel.faultpoints import FaultPoint, faultpoint
@@ -189,10 +189,10 @@ class Chunk:
                     )
                     self._settle_lane(connection, outcomes, down)
                     faultpoint(FaultPoint.BEFORE_OUTCOMES_COMMIT)
-            except DBAPIError as error:
+            except SQLAlchemyError as error:
                 if attempt == _WRITES:
                     raise
-                log.warning("outcomes_wait_for_database", claim=self._claimed.id, error=str(error.orig))
+                log.warning("outcomes_wait_for_database", claim=self._claimed.id, error=str(error).splitlines()[0])
                 time.sleep(wait_s)
                 wait_s = min(wait_s * 2, 10)
             else:

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Engine
 
 from kernel.fields import duration
+from kernel.gateways import SmppGateway
 from kernel.settings import Workspace
 from store.engine import reading
 from store.ledger import due_in_lane
@@ -34,8 +35,10 @@ _LEISURE_S = 0.25
 """A chunk that takes at least so long, most of it spent waiting for the gateway, leaves time to prepare the next."""
 _LOOK_ROUND_S = 0.5
 """How often it is asked whether other lanes have work, while one is being drained."""
-_FAREWELL_S = 3.0
-"""How long closing waits for stragglers' last words."""
+_LAST_WORDS_S = 3.0
+"""How long what a closed channel says of its stragglers may take to be written down."""
+_FAREWELL_S = 20.0
+"""How long closing waits for stragglers' answers, before the connections end and leave them in doubt."""
 
 
 class Drain:
@@ -121,6 +124,8 @@ class Lane:
         self._preparer = Preparer(engine, workspace)
         self._pace: float | None = None
         self._leisure = False
+        # A session over SMPP counts its window for one chunk at a time.
+        self._several = not isinstance(workspace.settings.gateways.get(name), SmppGateway)
         self._stragglers: list[threading.Thread] = []
 
     def drain(self, ends: float, stopping: Callable[[], bool]) -> int:
@@ -142,7 +147,7 @@ class Lane:
                 if chunk is None or chunk.down:
                     break
                 accepted += chunk.accepted
-                if self._leisure and second is None:
+                if self._leisure and self._several and second is None:
                     second = pool.submit(stream)
             return accepted
 
@@ -155,10 +160,12 @@ class Lane:
 
     def close(self) -> None:
         """End the connections; stragglers' answers are waited for no longer than a moment."""
-        self._channel.close()
         ends = time.monotonic() + _FAREWELL_S
         for thread in self._stragglers:
             thread.join(max(0.0, ends - time.monotonic()))
+        self._channel.close()
+        for thread in self._stragglers:
+            thread.join(_LAST_WORDS_S)
 
     def _chunk(self, stopping: Callable[[], bool]) -> Chunk | None:
         began, used = time.monotonic(), time.process_time()

@@ -149,7 +149,9 @@ class ChunkFlight:
         self._note(index, self._outcome(index, Ending.IN_DOUBT, error))
 
     def take(self, waiting: frozenset[int] = frozenset()) -> list[Outcome]:
-        """Return what became of every parcel but those still waited for; those never mentioned are untouched.
+        """Return what became of every parcel but those still waited for.
+
+        Those never mentioned are untouched; one that was committed and of which nothing was said since is in doubt.
 
         Args:
             waiting: Indices whose answers are still to come; `settled` is set with the last of them.
@@ -157,9 +159,7 @@ class ChunkFlight:
         # Whatever is answered while this runs is either in the list, or sets `settled` once it is waited for.
         self._waiting = waiting
         outcomes = [
-            self._outcomes.get(index) or self._outcome(index, Ending.UNTOUCHED, None)
-            for index in self._passengers
-            if index not in waiting
+            self._outcomes.get(index) or self._unmentioned(index) for index in self._passengers if index not in waiting
         ]
         self._look()
         return outcomes
@@ -171,6 +171,12 @@ class ChunkFlight:
             self._outcomes.get(index) or self._outcome(index, Ending.IN_DOUBT, unanswered)
             for index in sorted(self._waiting)
         ]
+
+    def _unmentioned(self, index: int) -> Outcome:
+        if self._recorder.slot(index) is Slot.COMMITTED:
+            lost = OutcomeUnknown("sending was broken off between the final byte and the answer")
+            return self._outcome(index, Ending.IN_DOUBT, lost)
+        return self._outcome(index, Ending.UNTOUCHED, None)
 
     def _note(self, index: int, outcome: Outcome) -> None:
         self._outcomes[index] = outcome
@@ -206,7 +212,7 @@ class ChunkFlight:
 
 def _kept_whole(gateway_id: str | None) -> str:
     """Return the id where a recorder's slot holds all of it: half an id would match nothing, or the wrong thing."""
-    return gateway_id if gateway_id and len(gateway_id.encode()) <= TEXT_BYTES else ""
+    return gateway_id if gateway_id and len(gateway_id.encode("utf-8", "replace")) <= TEXT_BYTES else ""
 
 
 def address_of(parcel: Parcel) -> str:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from kernel.faultpoints import FaultPoint, faultpoint
 from store.engine import writing
@@ -48,8 +48,8 @@ class Heartbeat:
                     if renew(connection, self._claim_id, self._lease) is None:
                         self._ends = 0.0
                         return
-            except DBAPIError as error:
-                log.warning("lease_not_renewed", claim=self._claim_id, error=str(error.orig))
+            except SQLAlchemyError as error:
+                log.warning("lease_not_renewed", claim=self._claim_id, error=str(error).splitlines()[0])
                 continue
             self._ends = asked + self._lease.total_seconds()
             faultpoint(FaultPoint.AFTER_LEASE_RENEWED)

@@ -89,6 +89,9 @@ class Preparer:
 
     def _prepared(self, claim: Claim, now: datetime) -> Prepared:
         prepared = Prepared()
+        # Before the chunk's own are looked up: one chunk may have messages of any number of versions.
+        while len(self._versions) > _KEPT_STEPS:
+            self._versions.popitem(last=False)
         with reading(self._engine) as connection:
             for message in claim.messages:
                 if message.version_id not in self._versions:
@@ -160,7 +163,11 @@ class Preparer:
 
     def spec_of(self, version_id: int) -> CampaignSpec:
         """Return the pinned spec of a version that a prepared chunk has."""
-        return self._versions[version_id].spec
+        pinned = self._versions.get(version_id)
+        if pinned is None:  # Another stream's chunk has taken its place meanwhile.
+            with reading(self._engine) as connection:
+                return load_version(connection, version_id).spec
+        return pinned.spec
 
     def _compose(
         self,
@@ -252,8 +259,6 @@ class Preparer:
         pinned = self._versions.get(version_id)
         if pinned is None:
             pinned = self._versions[version_id] = load_version(connection, version_id)
-            if len(self._versions) > _KEPT_STEPS:
-                self._versions.popitem(last=False)
         return pinned
 
 

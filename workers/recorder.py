@@ -78,7 +78,8 @@ class FlightRecorder:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = _IDS_AT + (8 + _SLOT.size) * len(message_ids)
-        os.ftruncate(descriptor, size)
+        # Room on the disk now: a page that the kernel cannot write later would end the process in mid-flight.
+        os.posix_fallocate(descriptor, 0, size)
         memory = mmap.mmap(descriptor, size)
         memory[_IDS_AT : _IDS_AT + 8 * len(message_ids)] = struct.pack(f"<{len(message_ids)}Q", *message_ids)
         # The header goes last: a file without it was never in use.
@@ -135,6 +136,10 @@ class FlightRecorder:
         place = self._at(index)
         _DETAILS.pack_into(self._memory, place + 1, code, min(parts, 255), len(raw), at_ms, raw)
         self._memory[place] = slot
+
+    def slot(self, index: int) -> Slot:
+        """Return what is known of one message."""
+        return Slot(self._memory[self._at(index)])
 
     def raise_fence(self) -> None:
         """Forbid the owner to send anything more."""

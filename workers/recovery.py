@@ -83,11 +83,28 @@ def _settle(
         recorder = FlightRecorder.rescue(recorder_path(claim.recorder, claim.id))
     if recorder is None:
         return _settle_blind(engine, claim, suppression)
+    settled = False
+    try:
+        settled = _settle_by(recorder, engine, claim, tariff, suppression, retry_after)
+    finally:
+        # Whatever happens the lock goes with it: kept, it would make the dead owner look alive to the next attempt.
+        recorder.close(remove=settled)
+    return settled
+
+
+def _settle_by(
+    recorder: FlightRecorder,
+    engine: Engine,
+    claim: Abandoned,
+    tariff: Tariff,
+    suppression: SuppressionSettings,
+    retry_after: timedelta,
+) -> bool:
+    """Settle a claim by its flight recorder; False where its owner lives and holds the lease."""
     if not recorder.owner_is_dead():
         with reading(engine) as connection:
             late = lease_over(connection, claim.id)
         if not late:
-            recorder.close(remove=False)
             return False
         faultpoint(FaultPoint.BEFORE_FENCE_RAISED)
         recorder.raise_fence()
@@ -105,7 +122,6 @@ def _settle(
         release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_RECOVERY_COMMIT)
     faultpoint(FaultPoint.AFTER_RECOVERY_COMMIT)
-    recorder.close(remove=True)
     log.warning("chunk_recovered", claim=claim.id, **_tally(outcomes))
     return True
 

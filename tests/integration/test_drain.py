@@ -87,6 +87,16 @@ def test_every_byte_the_server_received_keeps_to_the_rules(engine: Engine, drain
     assert not any(b"\r\n." in body for body in server.sink.bodies)
 
 
+def test_a_chunk_may_hold_messages_of_any_number_of_campaigns(sqlite_engine: Engine, tmp_path: Path) -> None:
+    with SinkServer(Sink()) as server:
+        drain = Drain(sqlite_engine, make_workspace(tmp_path, server.port))
+        for number in range(70):
+            seed_messages(sqlite_engine, 1, name=f"campaign-{number}")
+        assert run(drain) == 70
+        drain.close()
+    assert states(sqlite_engine) == {"sent": 70}
+
+
 def test_who_may_not_be_sent_to_is_skipped_with_a_reason(engine: Engine, drain: Drain, server: SinkServer) -> None:
     seed_messages(engine, 5)
     with writing(engine) as connection:

@@ -133,6 +133,11 @@ class Delivery:
             self._flight.deferred(index, error)
         except OutcomeUnknown as error:
             self._flight.unknown(index, error)
+        except Exception as error:
+            if not self._returned:
+                raise
+            # A straggler is owed a word, whatever happened: without one its chunk would be waited for without end.
+            self._flight.unknown(index, OutcomeUnknown(f"{type(error).__name__}: {error}"))
         else:
             self._flight.accepted(index, receipt)
         finally:

@@ -290,17 +290,19 @@ def _waiting(connection: Connection, row: Row[Any], now: datetime) -> Iterator[s
         yield f"put off {row.attempts} time(s)"
     if row.resends:
         yield f"to be sent again, {row.resends} time(s) so far"
-    if row.campaign_state != CampaignState.ACTIVE:
+    held = row.campaign_state != CampaignState.ACTIVE
+    if held:
         why = f": {row.state_reason}" if row.state_reason else ""
         yield f"the campaign is {row.campaign_state}{why}"
     if row.closed_until is not None and row.closed_until > now:
+        held = True
         yield f"the gateway {row.lane} is closed until {_at(row.closed_until)}: {row.lane_reason}"
     verdict = check(connection, [row.id], now=now)[row.id]
     if isinstance(verdict, Skip):
         yield f"as things stand it will be skipped ({in_words(verdict.reason)})"
     elif not isinstance(verdict, Go):
         yield f"may leave from {_at(verdict.until)}"
-    elif row.due_at <= now:
+    elif row.due_at <= now and not held:
         yield "nothing holds it back but a free worker"
 
 

@@ -20,7 +20,7 @@ from campaigns.sms_forecast import TextForecast
 from cli import campaign_words, runs
 from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, reporting_errors
 from kernel.clock import system_clock
-from kernel.errors import InputError, Problem
+from kernel.errors import ConfigError, InputError, Problem
 from kernel.settings import load_workspace
 from segments.definitions import SegmentFile
 
@@ -202,7 +202,10 @@ def preview(
     elif out is None:
         campaign_words.print_rendered(made)
     if out is not None:
-        out.write_text(made.html or made.text, encoding="utf-8")
+        try:
+            out.write_text(made.html or made.text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot write {out}: {error.strerror}") from error
         errors.print(f"written to {out}", markup=False, highlight=False)
         if show:
             webbrowser.open(out.resolve().as_uri())

@@ -164,6 +164,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
 
 
+_SECRET = re.compile(r"password|secret|token|key|sid$")
+"""Keys whose values are never shown, whatever is wrong with them."""
 _WORDS = {
     "missing": "{key!r} is missing",
     "string_type": "{key}: expected text, got {value}",
@@ -192,10 +194,15 @@ def _in_words(detail: Any, model: type[BaseModel], place: Location, value: Any) 
     if kind == "value_error":
         return f"{key}: {detail['ctx']['error']}" if "error" in detail.get("ctx", {}) else detail["msg"], ""
     template = _WORDS.get(kind)
+    shown = "something else" if _SECRET.search(str(last)) else _shown(value)
     if template:
         hint = 'put it in quotes: "…"' if kind == "string_type" and not isinstance(value, dict | list) else ""
-        return template.format(key=key, value=_shown(value)), hint
-    return f"{key}: {detail['msg'][:1].lower()}{detail['msg'][1:]}, got {_shown(value)}", ""
+        return template.format(key=key, value=shown), hint
+    if kind in ("too_long", "too_short") and isinstance(value, str):
+        most = detail["ctx"].get("max_length")
+        bound = f"at most {most}" if most is not None else f"at least {detail['ctx']['min_length']}"
+        return f"{key}: expected {bound} characters, got {len(value)}", ""
+    return f"{key}: {detail['msg'][:1].lower()}{detail['msg'][1:]}, got {shown}", ""
 
 
 def _shown(value: Any) -> str:

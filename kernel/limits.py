@@ -73,6 +73,17 @@ class Priced(Limited):
     price: PriceText | None = Field(default=None, description='Price of one part, as "0.075".')
     budget: Budget | None = None
 
+    @property
+    def prices_everything(self) -> bool:
+        """Whether the price of every part is known, whoever it goes to; only then can a budget hold."""
+        return self.price is not None or "default" in (getattr(self, "prices", None) or {})
+
+    @model_validator(mode="after")
+    def _budget_needs_prices(self) -> Priced:
+        if self.budget is not None and not self.prices_everything:
+            raise ValueError("a budget needs the price of every part; give `price`, or `prices` with a default")
+        return self
+
 
 class Route(Strict):
     """Several gateways of one channel that stand in for each other."""

@@ -288,6 +288,16 @@ class Settings(Strict):
                 raise ValueError(f"route {name!r} has gateways for e-mail and for SMS; one of a kind cannot stand in")
         return self
 
+    @model_validator(mode="after")
+    def _budget_needs_prices(self) -> Settings:
+        unpriced = [name for name, one in self.gateways_for(Channel.SMS).items() if not one.prices_everything]
+        if self.budget is not None and unpriced:
+            raise ValueError(
+                f"a budget needs the price of every part, and gateway {unpriced[0]!r} has none for some; "
+                "give it `price`, or `prices` with a default"
+            )
+        return self
+
     def gateway_at(self, way: str | None) -> Any:
         """Return the gateway of that name, or the first of the route of that name; None where there is none."""
         route = self.routes.get(way or "")

@@ -175,3 +175,28 @@ def test_a_window_is_read_in_minutes() -> None:
     assert minutes_of("08:00-24:00") == (480, 1440)
     with pytest.raises(ValueError, match="is not a window"):
         minutes_of("8-18")
+
+
+def test_what_is_wrong_with_a_secret_is_told_without_it(tmp_path: Path) -> None:
+    smpp = "gateways:\n  smsc: {type: smpp, host: h, system_id: s, password: hunter2secret}\n"
+    numeric = "gateways:\n  smsc: {type: smpp, host: h, system_id: s, password: 12345678}\n"
+    for text in (smpp, numeric):
+        said = " ".join(problems_of(tmp_path, BASE + text))
+        assert "password" in said
+        assert "hunter2" not in said
+        assert "12345678" not in said
+
+
+def test_a_budget_without_the_price_of_every_part_is_refused(tmp_path: Path) -> None:
+    gateway = (
+        'texts: {{type: http, url: "https://sms.example/send", json_body: {{to: "{{to}}", text: "{{text}}"}}{more}}}'
+    )
+
+    def with_(more: str, rest: str = "") -> str:
+        return f"{BASE}gateways:\n  {gateway.format(more=more)}\n{rest}"
+
+    own, every = 'budget: {amount: "5", per: day}', 'budget: {amount: "5", per: month}\n'
+    for text in (with_(f", {own}"), with_(f', prices: {{"44": "0.04"}}, {own}'), with_("", every)):
+        assert "a budget needs the price of every part" in " ".join(problems_of(tmp_path, text))
+    load(tmp_path, with_(f', price: "0.04", {own}'))
+    load(tmp_path, with_(', prices: {"44": "0.04", default: "0.07"}', every))

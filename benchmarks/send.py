@@ -24,14 +24,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, bindparam, select, update
+from sqlalchemy import Engine, select, update
 
 from benchmarks import peers
 from benchmarks.smtp_engine import far_away, sink
 from kernel.settings import load_workspace
-from kernel.vocabulary import PENDING_STATES, MessageState
+from kernel.vocabulary import MessageState
 from store.engine import open_database, reading, writing
 from store.schema import migrate
+from store.states import is_pending
 from store.tables import messages
 from tests import seeding
 from tests.acceptance.processes import Processes, wait_for
@@ -169,9 +170,7 @@ class _Shop:
 
     def _wait(self) -> None:
         """Wait until nothing is pending; asked of the index of pending messages, which costs next to nothing."""
-        # Written out, not bound: only then does SQLite know that its index of pending messages serves.
-        states: Any = bindparam("pending", [one.value for one in PENDING_STATES], expanding=True, literal_execute=True)
-        query = select(messages.c.run_id).where(messages.c.state.in_(states)).limit(1)
+        query = select(messages.c.run_id).where(is_pending()).limit(1)
 
         def over() -> bool:
             with reading(self._engine) as connection:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, exists, func, select, update
 
 from campaigns.due import triggers
 from campaigns.guardrails import GUARDRAIL
 from campaigns.versions import PinnedCampaign, load_version
 from kernel.documents import did_you_mean
 from kernel.errors import CarillonError
-from kernel.vocabulary import PENDING_STATES, CampaignState, MessageState, RunState, SkipReason
+from kernel.vocabulary import CampaignState, MessageState, RunState, SkipReason
 from store.engine import reading, writing
+from store.states import is_pending, is_planned
 from store.tables import campaign_versions, campaigns, enrollments, messages, runs
 
 
@@ -173,7 +173,7 @@ def _skip_planned_of_cancelled(connection: Connection, now: datetime) -> int:
     unfinished = select(runs.c.id).where(runs.c.state == RunState.CANCELLED, runs.c.finished_at.is_(None))
     skipped = connection.execute(
         update(messages)
-        .where(messages.c.run_id.in_(unfinished), messages.c.state == MessageState.PLANNED)
+        .where(messages.c.run_id.in_(unfinished), is_planned())
         .values(state=MessageState.SKIPPED, reason=SkipReason.CANCELLED, ended_at=now)
     )
     return skipped.rowcount
@@ -209,9 +209,7 @@ def close_finished_runs(engine: Engine, now: datetime) -> int:
 
 
 def _pending() -> ColumnElement[bool]:
-    # Written out, not bound: only then does SQLite know that the index of pending messages serves.
-    states: Any = bindparam("pending", [state.value for state in PENDING_STATES], expanding=True, literal_execute=True)
-    return exists().where(messages.c.run_id == runs.c.id, messages.c.state.in_(states))
+    return exists().where(messages.c.run_id == runs.c.id, is_pending())
 
 
 def _finish(connection: Connection, state: RunState, now: datetime) -> int:

@@ -19,7 +19,6 @@ from kernel.clock import to_ms
 from kernel.quantities import parse_share
 from kernel.vocabulary import (
     ACCEPTED_STATES,
-    PENDING_STATES,
     CampaignState,
     FailReason,
     MessageEventKind,
@@ -27,6 +26,7 @@ from kernel.vocabulary import (
     RunState,
 )
 from store.engine import reading, writing
+from store.states import is_pending
 from store.tables import campaigns, message_events, messages, runs
 
 log = structlog.get_logger(__name__)
@@ -187,7 +187,7 @@ def _canary_is_over(engine: Engine, run: _Run, now: datetime) -> bool:
     """Tell whether every message of the canary has been tried, and the wait after the last of them is over."""
     under_way = select(messages.c.id).where(
         messages.c.run_id == run.id,
-        messages.c.state.in_(PENDING_STATES),
+        is_pending(),
         # One that was put off by a gateway has been tried; its retries may take days.
         messages.c.attempts == 0,
         type_coerce(messages.c.due_at, BigInteger) < to_ms(NOT_YET),
@@ -206,7 +206,7 @@ def _let_go(engine: Engine, run_id: int, now: datetime) -> int:
     rest = and_(
         messages.c.run_id == run_id,
         messages.c.state == MessageState.PLANNED,
-        messages.c.state.in_(PENDING_STATES),  # Names the index.
+        is_pending(),  # Names the index.
         type_coerce(messages.c.due_at, BigInteger) == to_ms(NOT_YET),
     )
     planned = type_coerce(messages.c.planned_for, BigInteger)

@@ -29,9 +29,10 @@ from kernel.clock import to_ms
 from kernel.fields import duration
 from kernel.limits import Route
 from kernel.settings import Settings
-from kernel.vocabulary import MessageState, RunState
+from kernel.vocabulary import RunState
 from store.engine import reading, writing
 from store.lanes import PROBE
+from store.states import is_planned
 from store.tables import lanes, messages, runs
 
 log = structlog.get_logger(__name__)
@@ -130,7 +131,7 @@ def _mine(steps: Collection[tuple[int, int]]) -> ColumnElement[bool]:
     for run_id, step in steps:
         by_step.setdefault(step, []).append(run_id)
     found = [and_(messages.c.step == step, messages.c.run_id.in_(ids)) for step, ids in sorted(by_step.items())]
-    return and_(messages.c.state == MessageState.PLANNED, messages.c.resends == 0, or_(*found))
+    return and_(is_planned(), messages.c.resends == 0, or_(*found))
 
 
 def _move(engine: Engine, lane: str, stand_ins: Mapping[str, int], steps: list[tuple[int, int]]) -> int:

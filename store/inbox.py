@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select, update
 
 from store.plain_text import clean_text
 from store.sql import insert_into
+from store.states import is_unread
 from store.tables import inbox
 
 BOUNCE_SOURCE = "bounce"
@@ -63,7 +64,7 @@ def unread(connection: Connection, *, after_id: int, limit: int) -> list[InboxRo
     """Return rows nobody has read yet, oldest first, from behind `after_id` on."""
     rows = connection.execute(
         select(inbox.c.id, inbox.c.source, inbox.c.received_at, inbox.c.meta, inbox.c.body)
-        .where(inbox.c.state == InboxState.NEW, inbox.c.id > after_id)
+        .where(is_unread(), inbox.c.id > after_id)
         .order_by(inbox.c.id)
         .limit(limit)
     )
@@ -74,9 +75,7 @@ def hold_new(connection: Connection, ids: Sequence[int]) -> set[int]:
     """Return those of the rows that are still new, held until the transaction ends; rows others hold are left out."""
     return set(
         connection.execute(
-            select(inbox.c.id)
-            .where(inbox.c.id.in_(ids), inbox.c.state == InboxState.NEW)
-            .with_for_update(skip_locked=True)
+            select(inbox.c.id).where(inbox.c.id.in_(ids), is_unread()).with_for_update(skip_locked=True)
         ).scalars()
     )
 

@@ -14,8 +14,8 @@ from sqlalchemy import BigInteger, Connection, case, false, func, or_, select, t
 from sqlalchemy.sql.elements import ColumnElement
 
 from kernel.clock import to_ms
-from kernel.vocabulary import MessageState
 from store.sql import insert_into
+from store.states import is_planned
 from store.tables import lanes, messages
 from store.types import database_now
 
@@ -162,7 +162,7 @@ def wake(connection: Connection, lane: str) -> int:
     ).scalar_one_or_none()
     if until is None:
         return 0
-    waiting = (messages.c.lane == lane) & (messages.c.state == MessageState.PLANNED)
+    waiting = (messages.c.lane == lane) & is_planned()
     woken = connection.execute(
         update(messages)
         .where(waiting, type_coerce(messages.c.due_at, BigInteger) == until)

@@ -21,6 +21,7 @@ from kernel.vocabulary import CampaignState, Channel, FailReason, MessageState, 
 from store.ingest.bulk import among, update_rows
 from store.lanes import opening, take_probe
 from store.sql import insert_into
+from store.states import is_planned
 from store.tables import campaigns, claims, contacts, lanes, messages, runs
 from store.types import database_now
 
@@ -168,7 +169,7 @@ def _due(lane: str, now_ms: int, limit: int, *, lock: bool = True) -> Any:
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .where(
             messages.c.lane == lane,
-            messages.c.state == MessageState.PLANNED,
+            is_planned(),
             type_coerce(messages.c.due_at, BigInteger) <= now_ms,
             campaigns.c.state == CampaignState.ACTIVE,
         )
@@ -360,7 +361,7 @@ def due_by_lane(connection: Connection) -> dict[str, int]:
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .join(lanes, lanes.c.name == messages.c.lane, isouter=True)
         .where(
-            messages.c.state == MessageState.PLANNED,
+            is_planned(),
             type_coerce(messages.c.due_at, BigInteger) <= now,
             campaigns.c.state == CampaignState.ACTIVE,
             func.coalesce(type_coerce(lanes.c.closed_until, BigInteger), 0) <= now,

@@ -14,9 +14,10 @@ from sqlalchemy import BigInteger, Connection, Engine, func, select, type_coerce
 from sqlalchemy.exc import SQLAlchemyError
 
 from campaigns.books import books
-from kernel.vocabulary import CampaignState, MessageState
+from kernel.vocabulary import CampaignState
 from store.engine import reading
 from store.ledger import due_by_lane
+from store.states import is_planned
 from store.tables import campaigns, inbox, lanes, messages, runs, touches
 from store.types import database_now
 
@@ -131,7 +132,7 @@ def oldest_due_s(connection: Connection) -> float:
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .join(lanes, lanes.c.name == messages.c.lane, isouter=True)
         .where(
-            messages.c.state == MessageState.PLANNED,
+            is_planned(),
             due_at <= now,
             campaigns.c.state == CampaignState.ACTIVE,
             func.coalesce(type_coerce(lanes.c.closed_until, BigInteger), 0) <= now,

@@ -12,7 +12,8 @@ from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.settings import Workspace
 from store.engine import reading
 from store.ledger import due_in_lane
-from store.tables import inbox, reports
+from store.states import is_unread
+from store.tables import reports
 from workers.app import HINT_EXPIRES_S
 
 log = structlog.get_logger(__name__)
@@ -46,7 +47,7 @@ class Dispatcher:
     def wake_house(self) -> None:
         """Publish hints for mail that came in and reports that are due."""
         with reading(self._engine) as connection:
-            letters = connection.execute(select(exists().where(inbox.c.state == "new"))).scalar_one()
+            letters = connection.execute(select(exists().where(is_unread()))).scalar_one()
             due = connection.execute(select(exists().where(reports.c.state.in_(("planned", "sending"))))).scalar_one()
         if letters:
             self.hint("carillon.inbox", [], queue="house")

@@ -11,10 +11,11 @@ from sqlalchemy import BigInteger, Connection, Engine, select, type_coerce
 from campaigns.versions import load_specs
 from kernel.clock import to_ms
 from kernel.settings import Limits
-from kernel.vocabulary import ACCEPTED_STATES, MessageState
+from kernel.vocabulary import ACCEPTED_STATES
 from store.doubts import Doubt, Settlement, doubts, ripe_for_resending, settle, take_as_sent
 from store.engine import reading, writing
 from store.sql import in_slices
+from store.states import is_planned
 from store.tables import messages
 from workers.mail_log import Logged, MailLog
 
@@ -126,7 +127,7 @@ def _planned_but_sent(connection: Connection, mail_log: MailLog, gateway: str) -
     for ids in in_slices(sorted(mail_log.mails), 500):
         query = select(messages.c.id).where(
             messages.c.id.in_(ids),
-            messages.c.state == MessageState.PLANNED,
+            is_planned(),
             messages.c.lane == gateway,
             messages.c.resends == 0,
         )

@@ -13,6 +13,7 @@ from campaigns.books import Books, books
 from campaigns.firing import CANNOT_FIRE
 from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import CampaignState, MessageState, RunState
+from store.states import is_planned
 from store.tables import campaigns, claims, inbox, lanes, messages, runs
 from workers.hints import Symptoms, hints
 
@@ -110,7 +111,7 @@ def _sendable_since(
         .join(runs, runs.c.id == messages.c.run_id)
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .where(
-            messages.c.state == MessageState.PLANNED.value,
+            is_planned(),
             at <= to_ms(now),
             messages.c.lane.not_in(waiting),
             campaigns.c.state == CampaignState.ACTIVE,
@@ -120,9 +121,7 @@ def _sendable_since(
 
 
 def _unknown(connection: Connection, gateways: Collection[str]) -> tuple[str, ...]:
-    query = select(messages.c.lane).where(
-        messages.c.state == MessageState.PLANNED.value, messages.c.lane.not_in(list(gateways))
-    )
+    query = select(messages.c.lane).where(is_planned(), messages.c.lane.not_in(list(gateways)))
     return tuple(sorted(set(connection.execute(query.distinct()).scalars())))
 
 
@@ -134,7 +133,7 @@ def _paused_due(connection: Connection, now: datetime) -> int:
         .join(runs, runs.c.id == messages.c.run_id)
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .where(
-            messages.c.state == MessageState.PLANNED.value,
+            is_planned(),
             at <= to_ms(now),
             campaigns.c.state == CampaignState.PAUSED,
         )
@@ -171,7 +170,7 @@ def _due(connection: Connection, now: datetime) -> dict[str, tuple[int, int]]:
     at = type_coerce(messages.c.due_at, BigInteger)
     rows = connection.execute(
         select(messages.c.lane, func.count(), func.min(at))
-        .where(messages.c.state == MessageState.PLANNED.value, at <= to_ms(now))
+        .where(is_planned(), at <= to_ms(now))
         .group_by(messages.c.lane)
     )
     return {lane: (count, oldest) for lane, count, oldest in rows}

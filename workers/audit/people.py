@@ -12,6 +12,7 @@ from campaigns.versions import load_specs
 from kernel.settings import Workspace
 from kernel.vocabulary import ACCEPTED_STATES, MessageEventKind, MessageState, TouchKind
 from store.ledger import Ending
+from store.states import is_planned
 from store.tables import claims, enrollments, message_attempts, message_events, messages, runs, touches
 from store.types import database_now
 from workers.audit.findings import Finding, Note, breach
@@ -92,7 +93,7 @@ def _without_gateway(connection: Connection, workspace: Workspace) -> Iterator[F
     known = list(workspace.settings.gateways)
     query = (
         select(messages.c.lane, func.count())
-        .where(messages.c.state == MessageState.PLANNED, messages.c.lane.not_in(known))
+        .where(is_planned(), messages.c.lane.not_in(known))
         .group_by(messages.c.lane)
     )
     for lane, count in connection.execute(query):

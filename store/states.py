@@ -1,0 +1,35 @@
+"""Conditions on states that partial indexes are made for.
+
+The state stands in the statement itself, never as a parameter: a plan made for any value cannot use an index of some.
+PostgreSQL makes such plans once a statement has been prepared, SQLite always.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam
+
+from kernel.vocabulary import PENDING_STATES, MessageState
+from store.tables import inbox, messages
+
+
+def is_planned() -> ColumnElement[bool]:
+    """Return whether a message is planned: what `ix_messages_due` holds."""
+    planned: ColumnElement[bool] = messages.c.state == _written(MessageState.PLANNED.value)
+    return planned
+
+
+def is_pending() -> ColumnElement[bool]:
+    """Return whether a message has not ended: what `ix_messages_pending` holds."""
+    return messages.c.state.in_(_written([state.value for state in PENDING_STATES], expanding=True))
+
+
+def is_unread() -> ColumnElement[bool]:
+    """Return whether something in the inbox has not been read: what `ix_inbox_new` holds."""
+    unread: ColumnElement[bool] = inbox.c.state == _written("new")
+    return unread
+
+
+def _written(value: Any, *, expanding: bool = False) -> Any:
+    return bindparam(None, value, expanding=expanding, literal_execute=True)

@@ -27,7 +27,7 @@ demo: $(VENV)/.installed ## Run the main job on a made-up wholesaler in .demo/ (
 	@$(BIN)/python -m demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 test: $(VENV)/.installed-dev ## Run the tests on SQLite and a real PostgreSQL, Redis, SMTP, HTTP; skips none
-	@$(PYTEST) -m "not data and not outside and not faults" -n $(or $(JOBS),2) $(ARGS)
+	@$(PYTEST) -m "not data and not outside and not faults" -n $(or $(JOBS),4) $(ARGS)
 
 test-data: $(VENV)/.installed-dev ## Run the checks on the real data files (in ../shared/data or $CARILLON_DATA)
 	@$(PYTEST) -m data $(ARGS)

@@ -234,7 +234,8 @@ class Oracle:
                     yield touch["at"]
             return
         came = [e for e in self.world["message_events"] if e["message_id"] == message["id"]]
-        bounces = [e["at"] for e in came if e["kind"] in ("bounced", "soft_bounced", "blocked", "undelivered")]
+        back = ("bounced", "soft_bounced", "mailbox_full", "blocked", "undelivered")
+        bounces = [e["at"] for e in came if e["kind"] in back]
         if did in ("sent", "delivered"):
             accepted = message["state"] in ("sent", "delivered", "bounced", "complained")
             if accepted and not (did == "delivered" and any(at < self.as_of for at in bounces)):

@@ -498,7 +498,7 @@ def test_hostile_text_in_every_value_is_only_text(engine: Engine, kind: str) -> 
     store_world(engine, world)
     spoilt: set[str] = set()
     for hostile in HOSTILE:
-        for _ in range(80 if kind == "events" else 25):
+        for _ in range(80 if kind in ("attribute", "events") else 25):
             subject = "contact" if kind == "role" else rng.choice(["account", "contact"])
             rule = random_leaf(rng, subject, references=False, kind=kind)
             who(

@@ -82,7 +82,6 @@ class Outcome(NamedTuple):
     cost_micro: int | None = None
     retry_at: datetime | None = None
     fail_reason: FailReason = FailReason.REFUSED
-    contact_id: int | None = None
     code: int = 0
     enhanced: str = ""
 

@@ -47,8 +47,10 @@ def _send(figures: dict[str, Any]) -> str:
             ratios = f"{row['ratio_to_smtp_source']:.2f} | {row['ratio_to_celery_task']:.1f}"
             rows.append(f"| {name} | {row['per_second']:,} | {ratios} | {memory} |")
     rows.append("")
+    rounds = figures["rounds"]
+    far = " (a fifth as many 50 ms away)" if any("50 ms" in name for name in figures) else ""
     rows.append(
-        f"{figures['messages']:,} messages (a fifth of them 50 ms away), medians of {figures['rounds']} rounds."
+        f"{figures['messages']:,} messages{far}, {'one round' if rounds == 1 else f'medians of {rounds} rounds'}."
     )
     return "\n".join(rows)
 

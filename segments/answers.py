@@ -178,13 +178,16 @@ def currency_notes(connection: Connection, definitions: Mapping[str, Definition]
 
 
 def values_in_words(answer: Answer) -> str:
-    """Return what a condition judges by for people: instants to the second, and scores that nobody has in words."""
+    """Return what a condition judges by for people: instants to the second, six decimals, and scores that nobody has in words."""
     if answer.key in _SCORED and answer.values and all(value is None for value in answer.values.values()):
         return "no scores"
     return ", ".join(f"{key} = {_in_words(value)}" for key, value in answer.values.items())
 
 
 def _in_words(value: Any) -> str:
+    if isinstance(value, float):
+        # The digits beyond come from the processor's arithmetic: another machine has others.
+        return str(round(value, 6))
     return str(value.replace(microsecond=0)) if isinstance(value, datetime) else str(value)
 
 

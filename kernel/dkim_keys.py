@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, SecretStr, model_validator
 
-from kernel.fields import Strict
+from kernel.fields import Strict, form
+
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+Selector = Annotated[
+    str,
+    form(
+        rf"(?=.{{1,190}}$){_LABEL}(\.{_LABEL})*",
+        "is no selector; it becomes a name in the DNS: letters, digits and hyphens within, at most 63, as 2026a",
+    ),
+]
 
 
 class DkimKeySettings(Strict):
     """A private key that signs a sender's messages; its kind is told by the key itself."""
 
-    selector: str = Field(
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
-    )
+    selector: Selector
     domain: str | None = Field(default=None, description="d= of the signature; default: the sender's domain.")
     key: SecretStr | None = Field(default=None, description="The key itself, from the environment: ${DKIM_KEY}.")
     key_file: str | None = Field(

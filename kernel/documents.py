@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from kernel.errors import InputError, Problem
+from kernel.errors import InputError, Problem, Refusal
 from kernel.strict_yaml import KEY, Location, Reading, whole_file
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -75,18 +75,45 @@ class Document:
         # A value that was refused as it is written need not be refused again for what became of it.
         spoilt = {(problem.line, problem.column) for problem in self.problems}
         seen: set[tuple[Location, str]] = set()
-        for detail in error.errors(include_url=False):
-            about_key = detail["loc"][-1:] == ("[key]",) or detail["type"] == "extra_forbidden"
-            place = self._existing(detail["loc"])
-            message, hint = _in_words(detail, model, place, _at(self.data, place))
-            message = self._without_secrets(message, place)
-            if detail["type"] == "missing":
-                place = place[:-1]
-            elif about_key and place:
-                place = (*place[:-1], KEY, place[-1])
-            if (place, message) not in seen and self.mark(place) not in spoilt:
-                seen.add((place, message))
-                yield self.problem(place, message, hint)
+        details = error.errors(include_url=False)
+        for detail in details:
+            if self._is_of_another_form(detail, details):
+                continue
+            for place, message, hint in self._told(model, detail):
+                if (place, message) not in seen and self.mark(place) not in spoilt:
+                    seen.add((place, message))
+                    yield self.problem(place, message, hint)
+
+    def _is_of_another_form(self, detail: Any, details: Sequence[Any]) -> bool:
+        """Return whether keys and values stand where a word may too: then only what is wrong with the keys counts."""
+        above = detail["loc"][:-1]
+        value = _at(self.data, self._existing(above))
+        return (
+            detail["type"] == "literal_error"
+            and isinstance(value, dict)
+            and detail["loc"][-1] not in value
+            and any(other is not detail and other["loc"][: len(above)] == above for other in details)
+        )
+
+    def _told(self, model: type[BaseModel], detail: Any) -> Iterator[tuple[Location, str, str]]:
+        """Yield where, what and the remedy of one of pydantic's errors."""
+        about_key = detail["loc"][-1:] == ("[key]",) or detail["type"] == "extra_forbidden"
+        place = self._existing(detail["loc"])
+        reason = detail.get("ctx", {}).get("error")
+        if isinstance(reason, Refusal):
+            for refusal in (reason, *reason.others):
+                inner = (*place, *refusal.at)
+                yield inner, self._without_secrets(refusal.message, inner), refusal.hint
+            return
+        if detail["type"] == "union_tag_invalid":
+            place = (*place, detail["ctx"]["discriminator"].strip("'"))
+        message, hint = _in_words(detail, model, place, _at(self.data, place))
+        message = self._without_secrets(message, place)
+        if detail["type"] == "missing":
+            place = place[:-1]
+        elif about_key and place:
+            place = (*place[:-1], KEY, place[-1])
+        yield place, message, hint
 
     def _existing(self, location: Sequence[str | int]) -> Location:
         """Drop what pydantic adds to a location (names of union members) and keep the steps into the data."""
@@ -166,43 +193,75 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 _SECRET = re.compile(r"password|secret|token|key|sid$")
 """Keys whose values are never shown, whatever is wrong with them."""
-_WORDS = {
-    "missing": "{key!r} is missing",
-    "string_type": "{key}: expected text, got {value}",
-    "int_type": "{key}: expected a whole number, got {value}",
-    "int_from_float": "{key}: expected a whole number, got {value}",
-    "float_type": "{key}: expected a number, got {value}",
-    "bool_type": "{key}: expected true or false, got {value}",
-    "list_type": "{key}: expected a list, got {value}",
-    "tuple_type": "{key}: expected a list, got {value}",
-    "dict_type": "{key}: expected keys with values, got {value}",
-    "model_type": "{key}: expected keys with values, got {value}",
-    "model_attributes_type": "{key}: expected keys with values, got {value}",
+_KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "keys with values",
+    "model_type": "keys with values",
+    "model_attributes_type": "keys with values",
 }
+_CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid": "expected_tags"}
+_LENGTHS = ("too_long", "too_short", "string_too_long", "string_too_short")
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+"""What pydantic calls a number out of bounds, and the name of the bound."""
+
+
+_TAGS = {"type", "kind"}
+"""Keys that tell the models of a union apart."""
 
 
 def _in_words(detail: Any, model: type[BaseModel], place: Location, value: Any) -> tuple[str, str]:
+    """Return what one of pydantic's errors says to people, and the remedy."""
     last = place[-1] if place else "the file"
     key = f"item {last + 1}" if isinstance(last, int) else last
-    kind = detail["type"]
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key {key!r}", did_you_mean(key, fields_at(model, place[:-1]))
-    if kind in ("literal_error", "enum"):
-        expected = str(detail.get("ctx", {}).get("expected", ""))
-        options = re.findall(r"'([^']*)'", expected)
-        return f"{key}: {value!r} is not one of {expected}", did_you_mean(str(value), options) if options else ""
+        return f"unknown key {key!r}", did_you_mean(key, _fields_at(model, detail["loc"][:-1]))
+    if kind == "union_tag_not_found":
+        name = context["discriminator"].strip("'")
+        return f"{name!r} is missing", "one of " + ", ".join(_tags_of(model, place, name))
     if kind == "value_error":
-        return f"{key}: {detail['ctx']['error']}" if "error" in detail.get("ctx", {}) else detail["msg"], ""
-    template = _WORDS.get(kind)
-    shown = "something else" if _SECRET.search(str(last)) else _shown(value)
-    if template:
-        hint = 'put it in quotes: "…"' if kind == "string_type" and not isinstance(value, dict | list) else ""
-        return template.format(key=key, value=shown), hint
-    if kind in ("too_long", "too_short") and isinstance(value, str):
-        most = detail["ctx"].get("max_length")
-        bound = f"at most {most}" if most is not None else f"at least {detail['ctx']['min_length']}"
-        return f"{key}: expected {bound} characters, got {len(value)}", ""
-    return f"{key}: {detail['msg'][:1].lower()}{detail['msg'][1:]}, got {shown}", ""
+        return f"{key}: {context['error']}" if "error" in context else detail["msg"], ""
+    words, hint = _about_value(detail, value, "something else" if _SECRET.search(str(last)) else _shown(value))
+    return words.format(key=key), hint
+
+
+def _about_value(detail: Any, value: Any, shown: str) -> tuple[str, str]:
+    """Return the words about a value of the wrong kind, size or choice, with {key} where its name belongs."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    shown = shown.replace("{", "{{").replace("}", "}}")
+    if kind in _CHOICES:
+        options = str(context.get(_CHOICES[kind], ""))
+        hint = did_you_mean(str(value), re.findall(r"'([^']*)'", options))
+        return f"{{key}}: {shown} is not one of {options}", hint if hint.startswith("did") else ""
+    if kind in _LENGTHS and isinstance(value, str | list | dict):
+        return f"{{key}}: expected {_bound(context, value)}, got {len(value)}", ""
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        return f"{{key}}: expected {words} {context[bound]:g}, got {shown}", ""
+    if kind in _KINDS:
+        quotes = kind == "string_type" and not isinstance(value, dict | list)
+        return f"{{key}}: expected {_KINDS[kind]}, got {shown}", 'put it in quotes: "…"' if quotes else ""
+    if kind == "missing":
+        return "{key!r} is missing", ""
+    words = detail["msg"].replace("{", "{{").replace("}", "}}")
+    return f"{{key}}: {words[:1].lower()}{words[1:]}, got {shown}", ""
+
+
+def _bound(context: Any, value: str | list[Any] | dict[str, Any]) -> str:
+    most, least = context.get("max_length"), context.get("min_length")
+    one, several = ("character", "characters") if isinstance(value, str) else ("entry", "entries")
+    return f"at {f'most {most}' if most is not None else f'least {least}'} {one if (most or least) == 1 else several}"
 
 
 def _shown(value: Any) -> str:
@@ -213,25 +272,54 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def fields_at(model: Any, place: Location) -> set[str]:
-    """Return the keys a model knows at a place of its data; several where a union stands there."""
-    models = _models_in(model)
-    for step in place:
-        inner: list[type[BaseModel]] = []
-        for known in models:
-            for name, field in known.model_fields.items():
-                if isinstance(step, int) or step in (name, field.alias):
-                    inner.extend(_models_in(field.annotation))
-        models = inner if not isinstance(step, int) else models
-    return {field.alias or name for known in models for name, field in known.model_fields.items()}
+def _fields_at(model: Any, location: Sequence[str | int]) -> set[str]:
+    """Return the keys a model knows at one of pydantic's locations; several models' where a union stands there."""
+    known = _at_location(model, location)
+    return {field.alias or name for one in known for name, field in one.model_fields.items()}
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+def _tags_of(model: Any, location: Sequence[str | int], name: str) -> list[str]:
+    """Return the values by which a union's models are told apart, in their order."""
+    fields = (one.model_fields.get(name) for one in _at_location(model, location))
+    return [str(tag) for field in fields if field is not None for tag in get_args(field.annotation)]
+
+
+def _at_location(model: Any, location: Sequence[str | int]) -> list[type[BaseModel]]:
+    annotations = [model]
+    for step in location:
+        annotations = [inner for one in annotations for inner in _inner(one, step)]
+    return [one for annotation in annotations for one in _members(annotation) if _is_model(one)]
+
+
+def _inner(annotation: Any, step: str | int) -> list[Any]:
+    """Return what a step leads to: a model's field, the values of a list or dict, or a union's model by its tag."""
+    members = _members(annotation)
+    tagged = [one for one in members if _is_model(one) and (one.__name__ == step or _has_tag(one, step))]
+    if tagged:
+        return tagged
+    found: list[Any] = []
+    for one in members:
+        if _is_model(one):
+            found += [field.annotation for name, field in one.model_fields.items() if step in (name, field.alias)]
+        elif get_origin(one) in (list, tuple, dict):
+            found += get_args(one)[-1:]
+    return found
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the parts of a union, whatever is said about it; of anything else itself."""
     origin = get_origin(annotation)
-    if origin is None:
-        return []
-    if origin in (Union, UnionType, list, tuple, dict) or get_args(annotation):
-        return [found for part in get_args(annotation) for found in _models_in(part)]
-    return []
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [one for part in get_args(annotation) for one in _members(part)]
+    return [annotation]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
+    """Return whether a union's member goes by a tag, which pydantic puts among the steps of a location."""
+    return any(tag in get_args(model.model_fields[name].annotation) for name in _TAGS & model.model_fields.keys())

@@ -40,6 +40,28 @@ class InputError(CarillonError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class Refusal(ValueError):
+    """What a model's own check refuses of a file, and where: for checks that look at several values together.
+
+    `at` is the way from the checked value to the one that is wrong.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, at: tuple[str | int, ...] = ()) -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+        self.message = message
+        self.hint = hint
+        self.at = at
+        self.others: tuple[Refusal, ...] = ()
+
+    @classmethod
+    def all_of(cls, found: Iterable[Refusal]) -> None:
+        """Raise the first of several, which carries the others; nothing where there are none."""
+        refusals = list(found)
+        if refusals:
+            refusals[0].others = tuple(refusals[1:])
+            raise refusals[0]
+
+
 class DeliveryError(CarillonError):
     """What became of one message that was not accepted.
 

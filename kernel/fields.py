@@ -24,6 +24,21 @@ def _check_name(value: str) -> str:
     return value
 
 
+def form(pattern: str, words: str) -> AfterValidator:
+    """Return a check that a text is wholly of a form; `words` end the sentence of one that is not.
+
+    As `form("[A-Z]{2}", "is not a country code; write two capitals, as CN")`. Pydantic's own patterns say theirs.
+    """
+    wanted = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not wanted.fullmatch(value):
+            raise ValueError(f"{value!r} {words}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _check_duration(value: str) -> str:
     parse_duration(value)
     return value
@@ -66,6 +81,8 @@ RateText = Annotated[str, AfterValidator(_check_rate)]
 DateText = Annotated[str, AfterValidator(_check_date)]
 Money = Annotated[str, AfterValidator(_check_money)]
 ZoneName = Annotated[str, AfterValidator(_check_zone)]
+CurrencyCode = Annotated[str, form(r"[A-Z]{3}", "is not a currency code; write three capitals, as EUR")]
+CountryCode = Annotated[str, form(r"[A-Z]{2}", "is not a country code; write two capitals, as CN")]
 
 
 class Strict(BaseModel):

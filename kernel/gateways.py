@@ -6,12 +6,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from kernel.fields import DurationText, Strict
+from kernel.fields import DurationText, Strict, form
 from kernel.limits import DomainLimits, DomainName, Limited, Priced
 from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
 from kernel.sms_terms import SmsTerms
 from kernel.vocabulary import Channel
 from kernel.webhooks import Webhook
+
+_VISIBLE = "holds more than SMPP carries: letters, digits and signs of ASCII, without blanks"
+PlainText = Annotated[
+    str, form(r"[\x20-\x7e]*", "holds more than SMPP carries: letters, digits, signs and blanks of ASCII")
+]
 
 
 class SmtpGateway(Limited):
@@ -115,19 +120,19 @@ class SmppGateway(Priced, SmsTerms):
         default="implicit", description="implicit verifies the certificate; none is for a private network or a tunnel."
     )
     ca_file: str | None = None
-    system_id: str = Field(min_length=1, max_length=15, pattern=r"^[\x21-\x7e]+$")
+    system_id: Annotated[str, form(r"[\x21-\x7e]+", _VISIBLE)] = Field(max_length=15)
     password: SecretStr = Field(max_length=8, description="SMPP 3.4 carries eight characters.")
-    system_type: str = Field(default="", max_length=12, pattern=r"^[\x20-\x7e]*$")
+    system_type: PlainText = Field(default="", max_length=12)
     bind: Literal["transceiver", "transmitter"] = Field(
         default="transceiver", description="transmitter: workers only send, `carillon inbound` receives."
     )
     receiver: bool = Field(
         default=True, description="`carillon inbound` binds as a receiver: replies come at any hour."
     )
-    sender: str = Field(default="", max_length=20, pattern=r"^[\x20-\x7e]*$", description="A number or a name.")
+    sender: PlainText = Field(default="", max_length=20, description="A number or a name.")
     sender_ton: int | None = Field(default=None, ge=0, le=255, description="Type of number; none: told by its form.")
     sender_npi: int | None = Field(default=None, ge=0, le=255)
-    service_type: str = Field(default="", max_length=5, pattern=r"^[\x20-\x7e]*$")
+    service_type: PlainText = Field(default="", max_length=5)
     window: int = Field(default=10, ge=1, le=1000, description="How many submit_sm may be out unanswered.")
     validity: DurationText | None = Field(default=None, description="How long the SMSC tries; none: its default.")
     receipts: bool = True

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from kernel.errors import Refusal
 from kernel.fields import DateText, DurationText, Money, Name, RateText, Strict
 from kernel.quantities import parse_rate
 from kernel.sms_terms import PriceText
@@ -81,7 +82,8 @@ class Priced(Limited):
     @model_validator(mode="after")
     def _budget_needs_prices(self) -> Priced:
         if self.budget is not None and not self.prices_everything:
-            raise ValueError("a budget needs the price of every part; give `price`, or `prices` with a default")
+            message, remedy = "a budget needs the price of every part", "give `price`, or `prices` with a default"
+            raise Refusal(message, remedy, at=("budget",))
         return self
 
 

@@ -6,13 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from kernel.fields import Strict
-
-
-def _check_country(value: str) -> str:
-    if len(value) != 2 or not value.isascii() or not value.isupper():
-        raise ValueError(f"{value!r} is not a country code; write two capitals, as CN")
-    return value
+from kernel.fields import CountryCode, Strict
 
 
 def _check_line(value: str) -> str:
@@ -24,7 +18,7 @@ def _check_line(value: str) -> str:
 class Region(Strict):
     """Countries with one law; the country of a person is that of the account."""
 
-    countries: list[Annotated[str, AfterValidator(_check_country)]] = Field(min_length=1, description="As [CN].")
+    countries: list[CountryCode] = Field(min_length=1, description="As [CN].")
     subject_prefix: Annotated[str, AfterValidator(_check_line)] = Field(
         default="", max_length=40, description="Stands before every subject that does not begin with it."
     )

@@ -7,22 +7,23 @@ import os
 import re
 import secrets as random_secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
 from kernel.dkim_keys import DkimKeySettings
 from kernel.documents import Document, did_you_mean, read_document
-from kernel.errors import ConfigError
-from kernel.fields import DurationText, Name, Strict, WindowSpec, ZoneName
+from kernel.errors import ConfigError, Refusal
+from kernel.fields import CurrencyCode, DurationText, Name, Strict, WindowSpec, ZoneName, form
 from kernel.gateways import Gateway
 from kernel.limits import Budget, Route
 from kernel.regions import Region
 from kernel.signing import Signer
 from kernel.sms_terms import SmsTerms
+from kernel.strict_yaml import KEY
 from kernel.vocabulary import Channel
 
 _ENV = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -34,7 +35,7 @@ class Brand(Strict):
     name: str = Field(description="Shown in footers and reports.")
     postal_address: str = Field(description="Required by law in every marketing e-mail.")
     website: str = ""
-    color: str = Field(default="#1f4e79", pattern=r"^#[0-9a-fA-F]{6}$")
+    color: Annotated[str, form("#[0-9a-fA-F]{6}", 'is not a colour; write it as "#1f4e79"')] = "#1f4e79"
 
 
 class Sender(Strict):
@@ -42,7 +43,9 @@ class Sender(Strict):
     email: str
     reply_to: str | None = None
     bounce_domain: str | None = Field(default=None, description="Domain of bounce addresses; default: the sender's.")
-    feedback_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]{5,15}$")
+    feedback_id: (
+        Annotated[str, form("[A-Za-z0-9]{5,15}", "is no Feedback-ID; write 5 to 15 letters and digits")] | None
+    ) = None
     dkim: list[DkimKeySettings] = Field(default=[], description="Keys that sign; best an RSA and an Ed25519 one.")
     dkim_expires: DurationText | None = Field(default=None, description="How long signatures hold; none: for ever.")
 
@@ -71,7 +74,9 @@ class Limits(Strict):
 class RfmGroupRule(Strict):
     """A named group of the shop's own map: which scores belong to it; an axis left out takes every score."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    name: Annotated[
+        str, form("[a-z][a-z0-9_]{0,62}", "is no group; use small letters, digits and _, starting with a letter")
+    ]
     r: list[int] | None = Field(default=None, min_length=1, description="Scores of recency, as [4, 5].")
     f: list[int] | None = Field(default=None, min_length=1, description="Scores of frequency.")
     m: list[int] | None = Field(default=None, min_length=1, description="Scores of money.")
@@ -192,7 +197,9 @@ class WarehouseSettings(Strict):
     subject: Literal["account", "contact"] = Field(default="account", description="Whose external id the key is.")
     columns: WarehouseColumns
     timezone: ZoneName = Field(default="UTC", description="Of timestamps that carry none.")
-    memory: str = Field(default="2GB", pattern=r"^[1-9][0-9]*(MB|GB)$", description="DuckDB's limit; beyond it spills.")
+    memory: Annotated[str, form("[1-9][0-9]*(MB|GB)", 'is no size; write it as "512MB" or "2GB"')] = Field(
+        default="2GB", description="DuckDB's limit; beyond it spills."
+    )
     threads: int | None = Field(default=None, ge=1, description="DuckDB's; default: one for each core.")
 
     @model_validator(mode="after")
@@ -253,7 +260,7 @@ class Settings(Strict):
     """What carillon.yaml may say."""
 
     brand: Brand
-    currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
+    currency: CurrencyCode = "EUR"
     timezone: ZoneName = "UTC"
     language: str = "en"
     senders: dict[Name, Sender] = Field(min_length=1)
@@ -275,27 +282,29 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Settings:
-        for name, route in self.routes.items():
-            if name in self.gateways:
-                raise ValueError(f"{name!r} is the name of a gateway and of a route; rename one")
-            unknown = [one for one in route.gateways if one not in self.gateways]
-            if unknown:
-                hint = did_you_mean(unknown[0], self.gateways)
-                raise ValueError(
-                    f"route {name!r} leads to {unknown[0]!r}, which is no gateway" + f" ({hint})" * bool(hint)
-                )
-            if len({self.gateways[one].channel for one in route.gateways}) > 1:
-                raise ValueError(f"route {name!r} has gateways for e-mail and for SMS; one of a kind cannot stand in")
+        Refusal.all_of(refusal for name in self.routes for refusal in self._about_route(name))
         return self
+
+    def _about_route(self, name: str) -> Iterator[Refusal]:
+        ways = self.routes[name].gateways
+        if name in self.gateways:
+            message = f"{name!r} is the name of a gateway and of a route"
+            yield Refusal(message, "rename one", at=("routes", KEY, name))
+        for one in ways:
+            if one not in self.gateways:
+                hint = did_you_mean(one, self.gateways) or "there are no gateways"
+                message = f"route {name!r} leads to {one!r}, which is no gateway"
+                yield Refusal(message, hint, at=("routes", name, "gateways", KEY, one))
+        if len({self.gateways[one].channel for one in ways if one in self.gateways}) > 1:
+            message = f"route {name!r} has gateways for e-mail and for SMS"
+            yield Refusal(message, "one of a kind cannot stand in for the other", at=("routes", name, "gateways"))
 
     @model_validator(mode="after")
     def _budget_needs_prices(self) -> Settings:
         unpriced = [name for name, one in self.gateways_for(Channel.SMS).items() if not one.prices_everything]
         if self.budget is not None and unpriced:
-            raise ValueError(
-                f"a budget needs the price of every part, and gateway {unpriced[0]!r} has none for some; "
-                "give it `price`, or `prices` with a default"
-            )
+            message = f"a budget needs the price of every part, and gateway {unpriced[0]!r} has none for some"
+            raise Refusal(message, "give it `price`, or `prices` with a default", at=("budget",))
         return self
 
     def gateway_at(self, way: str | None) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from kernel.fields import DurationText
+from kernel.fields import DurationText, form
 from kernel.limits import Priced
 from kernel.sms_terms import SmsTerms
 from kernel.vocabulary import Channel
@@ -42,10 +42,13 @@ class HttpWay(Priced, SmsTerms):
 
 class TwilioGateway(HttpWay):
     type: Literal["twilio"]
-    account_sid: str = Field(pattern=r"^AC[0-9a-fA-F]{32}$")
+    account_sid: Annotated[str, form("AC[0-9a-fA-F]{32}", "is no account SID; it is AC and 32 hexadecimal digits")]
     auth_token: SecretStr = Field(description="Signs in, and verifies what Twilio calls back.")
     sender: str = Field(default="", description="A number of yours or an alphanumeric name.")
-    messaging_service_sid: str | None = Field(default=None, pattern=r"^MG[0-9a-fA-F]{32}$")
+    messaging_service_sid: (
+        Annotated[str, form("MG[0-9a-fA-F]{32}", "is no messaging service's SID; it is MG and 32 hexadecimal digits")]
+        | None
+    ) = None
     validity: DurationText | None = Field(default=None, description="How long Twilio keeps trying.")
     url: str = "https://api.twilio.com"
 

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from kernel.fields import Strict
+from kernel.fields import CountryCode, Strict
 
 _PRICE = re.compile(r"\d{1,9}(\.\d{1,6})?")
 _PREFIX = re.compile(r"[1-9]\d{0,14}")
@@ -47,8 +47,8 @@ class SmsTerms(Strict):
     opt_out: str = Field(
         default="", max_length=100, description="Wording every text ends with; put there where the text lacks it."
     )
-    country: str | None = Field(
-        default=None, pattern=r"^[A-Z]{2}$", description="ISO 3166 code of the country whose rules `validate` looks at."
+    country: CountryCode | None = Field(
+        default=None, description="ISO 3166 code of the country whose rules `validate` looks at."
     )
     own_words: ClassVar[bool] = True
     """False where the words lie with the provider and our text only fills them in."""

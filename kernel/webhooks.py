@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from kernel.fields import Strict
+from kernel.fields import Strict, form
 
 REFERENCE = "carillon"
 """What our reference is called among a provider's metadata."""
@@ -24,11 +24,15 @@ class SesWebhook(_Door):
     """Amazon SES by way of SNS: events are signed by SNS."""
 
     type: Literal["ses"]
-    topic: str = Field(
-        pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]+$", description="The topic's ARN."
-    )
-    configuration_set: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The SES configuration set that publishes events."
+    topic: Annotated[
+        str,
+        form(
+            "arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]+",
+            "is no topic; write its ARN, as arn:aws:sns:eu-west-1:123456789012:mail",
+        ),
+    ] = Field(description="The topic's ARN.")
+    configuration_set: Annotated[str, form("[A-Za-z0-9_-]{1,64}", "is no configuration set's name")] | None = Field(
+        default=None, description="The SES configuration set that publishes events."
     )
 
     def fields(self, reference: str) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, create_model, field_validator, model
 
 from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import ConfigError, InputError
-from kernel.fields import Name, Strict, ZoneName
+from kernel.fields import CurrencyCode, Name, Strict, ZoneName
 from kernel.settings import Workspace
 from kernel.vocabulary import OrderKind
 from store.ingest.fields import (
@@ -121,7 +121,7 @@ class Source(Strict):
         default=None, min_length=1, max_length=1, description="Default: told from the header."
     )
     timezone: ZoneName | None = Field(default=None, description="Of times without an offset; default: the workspace's.")
-    currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$", description="Default: the workspace's.")
+    currency: CurrencyCode | None = Field(default=None, description="Default: the workspace's.")
     decimal_comma: bool = Field(default=False, description="true where numbers look like 1.234,50.")
     date_format: DateFormat | list[DateFormat] = Field(
         default=[], description="As DD.MM.YYYY HH:mm; ISO dates are always read."

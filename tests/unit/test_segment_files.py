@@ -143,7 +143,7 @@ def test_a_definition_survives_its_json_form(workspace: Workspace) -> None:
         ("{any_colleague: {everyone: true}}", "4:8: accounts have no colleagues, contacts have (for some contact"),
         ("{parent: {role: buyer}}", "4:23: contacts have roles, accounts have none (in a segment of accounts write"),
         ("{at_least: {n: 3, of: [{everyone: true}]}}", "at_least 3 of 1 condition(s) can never hold"),
-        ("{at_least: {n: 0, of: [{everyone: true}]}}", "4:22: n: input should be greater than or equal to 1, got 0"),
+        ("{at_least: {n: 0, of: [{everyone: true}]}}", "4:22: n: expected at least 1, got 0"),
         ("{at_least: {n: 1, of: []}}", "4:25: of: "),
         ("{cluster: {of: account}}", "4:8: cluster asks nothing (add key, previous or since)"),
         ("{cluster: {since: {}}}", "4:18: since: nothing to compare with; add within or older_than"),

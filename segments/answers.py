@@ -178,7 +178,7 @@ def currency_notes(connection: Connection, definitions: Mapping[str, Definition]
 
 
 def values_in_words(answer: Answer) -> str:
-    """Return what a condition judges by for people: instants to the second, six decimals, and scores that nobody has in words."""
+    """Return what a condition judges by for people: instants to the second, six decimals, missing scores in words."""
     if answer.key in _SCORED and answer.values and all(value is None for value in answer.values.values()):
         return "no scores"
     return ", ".join(f"{key} = {_in_words(value)}" for key, value in answer.values.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ from tests.faults.matrix import CELLS
 from tests.faults.stage import Stage
 
 ROOT = Path(__file__).parents[2]
-_VERDICTS = pytest.StashKey[list[dict[str, Any]]]()
 _NOTES = pytest.StashKey[dict[str, Any]]()
 
 
@@ -51,48 +51,83 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_VERDICTS] = []
+    """Gather verdicts in one process alone: the one that hears of all tests, wherever they run."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Gathering(config), "fault-verdicts")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Keep one verdict for each test of a cell."""
+    """Give the report of each test of a cell its verdict, which travels with it from process to process."""
     report = yield
-    if call.when == "call" or (call.when == "setup" and not report.passed):
+    if call.when == "call" or not report.passed:
         cell, _ = _cell(item)
         verdict = {"passed": "holds", "failed": "broken", "skipped": "impossible here"}[report.outcome]
-        words = str(call.excinfo.value).splitlines()[0][:300] if call.excinfo else ""
-        item.config.stash[_VERDICTS].append(
-            {
-                "cell": cell,
-                "variant": item.name,
-                "verdict": verdict,
-                "seconds": round(report.duration, 1),
-                **item.stash.get(_NOTES, {}),
-                **({"words": words} if words else {}),
-            }
-        )
+        words = str(call.excinfo.value).splitlines()[0][:300] if call.excinfo and str(call.excinfo.value) else ""
+        report.fault_verdict = {
+            "cell": cell,
+            "variant": item.name,
+            "verdict": verdict,
+            "seconds": round(report.duration, 1),
+            **item.stash.get(_NOTES, {}),
+            **({"words": words} if words else {}),
+        }
     return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the verdicts, beside those of variants that were not run this time."""
-    target = os.environ.get("FAULTS_RESULTS")
-    verdicts = session.config.stash[_VERDICTS]
-    if not target or not verdicts:
-        return
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.exists() else []
-    run = {(verdict["cell"], verdict["variant"]) for verdict in verdicts}
-    stamp = {"at": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": _commit()}
-    merged = [verdict for verdict in old if (verdict["cell"], verdict["variant"]) not in run] + [
-        {**v, **stamp} for v in verdicts
-    ]
-    order = list(CELLS)
-    merged.sort(key=lambda verdict: order.index(verdict["cell"]))
-    body = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}, "verdicts": merged}
-    path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+class _Gathering:
+    """Takes the verdicts as they come, and writes them at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._verdicts: list[dict[str, Any]] = []
+        self._began = time.monotonic()
+        # Part of a cell, or a subset of all, says nothing of the variants that were left out.
+        self._in_part = bool(config.option.keyword) or os.environ.get("FAULTS_QUICK", "") not in ("", "0")
+        self._only = {name for name in os.environ.get("FAULTS_ONLY", "").replace(" ", ",").split(",") if name}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        verdict = getattr(report, "fault_verdict", None)
+        if verdict is not None:
+            self._verdicts.append(verdict)
+        elif report.failed:
+            # The process that ran it died and took the verdict along.
+            self._verdicts.append(_unfinished(report))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the verdicts, beside those of variants that were not run this time."""
+        target = os.environ.get("FAULTS_RESULTS")
+        if not target or not self._verdicts:
+            return
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.exists() else []
+        stamp = {"at": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": _commit()}
+        now = {(verdict["cell"], verdict["variant"]): {**verdict, **stamp} for verdict in self._verdicts}
+        merged = [verdict for verdict in old if self._stands(verdict, now)] + list(now.values())
+        order = list(CELLS)
+        merged.sort(key=lambda verdict: (order.index(verdict["cell"]), verdict["variant"]))
+        body: dict[str, Any] = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}}
+        if not self._in_part and not self._only:
+            body["whole"] = {"minutes": round((time.monotonic() - self._began) / 60), "variants": len(now), **stamp}
+        path.write_text(json.dumps({**body, "verdicts": merged}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _stands(self, old: dict[str, Any], now: dict[tuple[str, str], Any]) -> bool:
+        """Tell whether an earlier verdict says something yet: not where its cell was run whole without it."""
+        if self._in_part:
+            return (old["cell"], old["variant"]) not in now
+        return bool(self._only) and old["cell"] not in self._only
+
+
+def _unfinished(report: pytest.TestReport) -> dict[str, Any]:
+    file, _, name = report.nodeid.rpartition("::")
+    number = re.search(r"test_f(\d+)", file)
+    return {
+        "cell": f"F{int(number[1])}" if number else "F1",
+        "variant": name,
+        "verdict": "broken",
+        "seconds": round(report.duration, 1),
+        "words": f"{report.when}: {report.longreprtext.splitlines()[-1][:250]}",
+    }
 
 
 def _commit() -> str:

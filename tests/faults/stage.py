@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from store.engine import open_database, reading
 from store.tables import messages
 from tests.acceptance.processes import Processes, wait_for
 from tests.faults.checker import Facts, Judgement, judge
+from tests.servers.ports import steady_port
 from tests.servers.truth import Taken, read_truth
 
 SETTINGS = """\
@@ -46,7 +46,7 @@ class Stage:
         self.root = root
         self.settings, self.more = settings, more
         self.truth = root / "truth.log"
-        self.redis_port = free_port()
+        self.redis_port = steady_port()
         self.environment = {
             "CARILLON_DATABASE_URL": database_url,
             "CARILLON_SECRET_KEY": "k" * 64,
@@ -192,13 +192,6 @@ class Stage:
                 os.killpg(process.pid, signal.SIGCONT)
         self.processes.stop_all()
         self.engine.dispose()
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def still(process_id: int) -> bool:

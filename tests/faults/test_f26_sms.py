@@ -17,10 +17,10 @@ from store.tables import lanes, messages
 from tests.faults.bench import SMS_SETTINGS, Bench
 from tests.faults.checker import Facts
 from tests.faults.people import seed_sms
-from tests.faults.stage import free_port
 from tests.integration.returning import everything
 from tests.seeding import states
 from tests.servers.chaos_proxy import ChaosProxy, Toxic
+from tests.servers.ports import steady_port
 from tests.servers.smsc import Said, Smsc, Submit
 from tests.servers.truth import Taken
 from workers.inbound.process import process_inbox
@@ -103,7 +103,7 @@ def test_a_gateway_that_is_away_for_a_while_costs_no_message_an_attempt(
     sms_bench: Bench, weigh: Callable[..., None]
 ) -> None:
     seed_sms(sms_bench.engine, MESSAGES)
-    port = free_port()
+    port = steady_port()
     sms_bench.use_port(port)
     sms_bench.run("texts")
     assert states(sms_bench.engine) == {"planned": MESSAGES}

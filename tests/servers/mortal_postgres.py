@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.servers.postgres import _binaries, _free_port, _unprivileged, _wait_until_ready
+from tests.servers.ports import steady_port
+from tests.servers.postgres import _binaries, _unprivileged, _wait_until_ready
 
 
 class MortalPostgres:
@@ -21,7 +22,7 @@ class MortalPostgres:
         self._binaries = _binaries() or _packaged()
         self._settings = settings
         self._folder = Path(tempfile.mkdtemp(prefix="carillon-pg-"))
-        self._port = _free_port()
+        self._port = steady_port()
         user = _unprivileged()
         self._as: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
         if user:

@@ -47,6 +47,8 @@ def configure(workspace: Workspace) -> Celery:
         broker_url=workspace.broker_url,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A Redis that turns into a read-only replica answers with errors instead of going away: that too is waited out.
+        broker_channel_error_retry=True,
         broker_transport_options=(
             {
                 "visibility_timeout": 3600,

@@ -111,7 +111,7 @@ class Chunk:
             return not stopping() and time.monotonic() - self._started < _LONGEST_CHUNK_S
 
         now = claimed.claimed_at + timedelta(seconds=time.monotonic() - self._started)
-        prepared = preparer.prepare(claimed, now=now)
+        prepared = preparer.prepare(claimed, now=now, hold=self._recorder.hold)
         faultpoint(FaultPoint.AFTER_PREPARING)
         passengers = self._settle_harmless(prepared, preparer)
         flight = ChunkFlight(

@@ -14,7 +14,6 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from kernel.fields import duration
 from kernel.gateways import SmppGateway
 from kernel.settings import Workspace
 from store.engine import reading
@@ -50,8 +49,6 @@ class Drain:
         self._lanes: dict[str, Lane] = {}
         self._lease = lease
         self._tariffs = tariffs(workspace)
-        self._first_retry = duration(workspace.settings.limits.first_retry)
-        self._suppression = workspace.settings.suppression
 
     def run(self, lane: str, *, budget: timedelta, stopping: Callable[[], bool]) -> int:
         """Send what is due in one lane until nothing is, the budget is spent, or the process is to stop.
@@ -96,7 +93,7 @@ class Drain:
         self._lanes.clear()
 
     def _recover(self) -> None:
-        recover(self._engine, tariffs=self._tariffs, retry_after=self._first_retry, suppression=self._suppression)
+        recover(self._engine, self._workspace.settings, tariffs=self._tariffs)
 
     def _due(self) -> set[str]:
         with reading(self._engine) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -82,12 +82,18 @@ class Preparer:
             self._installation = installation(connection)
         self.gate = Gate(engine, workspace, self._installation)
 
-    def prepare(self, claim: Claim, *, now: datetime) -> Prepared:
-        """Sort a claimed chunk and compose what is to be sent; takes only from rates and writes only new links."""
-        with self._lock:
-            return self._prepared(claim, now)
+    def prepare(self, claim: Claim, *, now: datetime, hold: Callable[[int | None], None]) -> Prepared:
+        """Sort a claimed chunk and compose what is to be sent; takes only from rates and writes only new links.
 
-    def _prepared(self, claim: Claim, now: datetime) -> Prepared:
+        `hold` is told the position of each message before it is composed, and None at the end.
+        """
+        with self._lock:
+            try:
+                return self._prepared(claim, now, hold)
+            finally:
+                hold(None)
+
+    def _prepared(self, claim: Claim, now: datetime, hold: Callable[[int | None], None]) -> Prepared:
         prepared = Prepared()
         # Before the chunk's own are looked up: one chunk may have messages of any number of versions.
         while len(self._versions) > _KEPT_STEPS:
@@ -111,6 +117,7 @@ class Preparer:
         prepared.postponed |= waits
         for index, message in sendable:
             if message.id not in waits:
+                hold(index)
                 self._compose(index, message, contexts[message.id], prepared, claim.lane, now)
         return prepared
 

@@ -24,6 +24,9 @@ from pathlib import Path
 _MAGIC = b"CARILLN1"
 _HEADER = struct.Struct("<8sQI")
 _FENCE_AT = _HEADER.size
+_IN_HAND = struct.Struct("<I")
+_IN_HAND_AT = 24
+"""Which slot's message is being made, counted from 1."""
 _IDS_AT = 32
 _SLOT = struct.Struct("<BHBBQ51s")
 """State, code, SMS parts, length of the text, instant in milliseconds, text."""
@@ -112,6 +115,15 @@ class FlightRecorder:
         except BlockingIOError:
             return False
         return True
+
+    def hold(self, index: int | None) -> None:
+        """Say whose message is being made, so that one over which the process dies is known; None once none is."""
+        _IN_HAND.pack_into(self._memory, _IN_HAND_AT, 0 if index is None else index + 1)
+
+    def in_hand(self) -> int | None:
+        """Return the id of the message that was being made last; None where none was."""
+        (number,) = _IN_HAND.unpack_from(self._memory, _IN_HAND_AT)
+        return self._ids[number - 1] if 0 < number <= len(self._ids) else None
 
     def commit(self, index: int, at_ms: int) -> None:
         """Mark, with the present instant, that the next byte cannot be taken back.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
+from campaigns.versions import load_specs
 from kernel.clock import from_ms
 from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.ids import boot_id, host_name
-from kernel.settings import SuppressionSettings
+from kernel.settings import Settings, SuppressionSettings
 from kernel.sms_terms import Tariff
 from kernel.vocabulary import FailReason
 from store.engine import reading, writing
@@ -26,7 +27,9 @@ from store.ledger import (
     release,
     sending_ids,
 )
+from store.tables import messages, runs
 from store.types import database_now
+from workers.limits.retries import retry_policy, spread_of
 from workers.outcomes import write_outcomes
 from workers.recorder import Entry, FlightRecorder, Slot
 
@@ -41,16 +44,13 @@ _ENDINGS = {
 }
 
 
-def recover(
-    engine: Engine, *, tariffs: Mapping[str, Tariff], retry_after: timedelta, suppression: SuppressionSettings
-) -> int:
+def recover(engine: Engine, settings: Settings, *, tariffs: Mapping[str, Tariff]) -> int:
     """Settle every claim that has lost its worker; return how many.
 
     Args:
         engine: The database.
+        settings: When what had been deferred is tried again, and what refusals that may pass lead to.
         tariffs: What one part costs by lane; lanes without a price may be left out.
-        retry_after: When what had been deferred is tried again.
-        suppression: What refusals that may pass lead to.
 
     On this host a dead owner is told by its recorder's lock, at once; a living but silent one by its lease. Claims
     of other hosts are left to those hosts for an hour past their lease; after that their `sending` is in doubt.
@@ -59,7 +59,7 @@ def recover(
     with reading(engine) as connection:
         candidates = abandoned(connection, host)
     return sum(
-        _settle(engine, candidate, host, boot, tariffs.get(candidate.lane, Tariff()), retry_after, suppression)
+        _settle(engine, candidate, host, boot, tariffs.get(candidate.lane, Tariff()), settings)
         for candidate in candidates
     )
 
@@ -75,17 +75,16 @@ def _settle(
     host: str,
     boot: str,
     tariff: Tariff,
-    retry_after: timedelta,
-    suppression: SuppressionSettings,
+    settings: Settings,
 ) -> bool:
     recorder = None
     if claim.host == host and claim.boot == boot:
         recorder = FlightRecorder.rescue(recorder_path(claim.recorder, claim.id))
     if recorder is None:
-        return _settle_blind(engine, claim, suppression)
+        return _settle_blind(engine, claim, settings.suppression)
     settled = False
     try:
-        settled = _settle_by(recorder, engine, claim, tariff, suppression, retry_after)
+        settled = _settle_by(recorder, engine, claim, tariff, settings)
     finally:
         # Whatever happens the lock goes with it: kept, it would make the dead owner look alive to the next attempt.
         recorder.close(remove=settled)
@@ -97,8 +96,7 @@ def _settle_by(
     engine: Engine,
     claim: Abandoned,
     tariff: Tariff,
-    suppression: SuppressionSettings,
-    retry_after: timedelta,
+    settings: Settings,
 ) -> bool:
     """Settle a claim by its flight recorder; False where its owner lives and holds the lease."""
     if not recorder.owner_is_dead():
@@ -115,10 +113,14 @@ def _settle_by(
         sending = sending_ids(connection, claim.id)
         to = addresses(connection, list(sending))
         outcomes = [
-            _outcome(entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, 0, "")), to.get(m, ""), tariff, now, retry_after)
-            for m in sending
+            _outcome(entries.get(m, Entry(m, Slot.COMMITTED, 0, 0, 0, "")), to.get(m, ""), tariff, now) for m in sending
         ]
-        write_outcomes(connection, claim.id, outcomes, suppression=suppression, recovered=True, last=False)
+        held = recorder.in_hand()
+        if held is not None and held not in sending:
+            words = "the worker died or fell silent while it made this message"
+            outcomes.append(Outcome(message_id=held, ending=Ending.DEFERRED, at=now, reply=words))
+        outcomes = _tried_again(connection, settings, outcomes, now)
+        write_outcomes(connection, claim.id, outcomes, suppression=settings.suppression, recovered=True, last=False)
         release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_RECOVERY_COMMIT)
     faultpoint(FaultPoint.AFTER_RECOVERY_COMMIT)
@@ -145,7 +147,38 @@ def _settle_blind(engine: Engine, claim: Abandoned, suppression: SuppressionSett
     return True
 
 
-def _outcome(entry: Entry, address: str, tariff: Tariff, now: datetime, retry_after: timedelta) -> Outcome:
+def _tried_again(connection: Connection, settings: Settings, outcomes: list[Outcome], now: datetime) -> list[Outcome]:
+    """Say of each deferred message when it is tried again; one whose attempts or age are used up has failed.
+
+    By the same policy as a living worker: a message whose worker dies every time is not tried for ever.
+    """
+    deferred = [outcome.message_id for outcome in outcomes if outcome.ending is Ending.DEFERRED]
+    if not deferred:
+        return outcomes
+    query = select(messages.c.id, messages.c.attempts, messages.c.planned_for, runs.c.version_id)
+    rows = connection.execute(query.join(runs, runs.c.id == messages.c.run_id).where(messages.c.id.in_(deferred)))
+    found = {row.id: row for row in rows}
+    specs = load_specs(connection, {row.version_id for row in found.values()})
+
+    def again(outcome: Outcome) -> Outcome:
+        if outcome.ending is not Ending.DEFERRED:
+            return outcome
+        row = found[outcome.message_id]
+        retry_at = retry_policy(settings, specs[row.version_id].limits).next_try(
+            now=now,
+            planned_for=row.planned_for,
+            attempts=row.attempts,
+            spread=spread_of(row.id, row.attempts),
+            at_least_s=0.0,
+        )
+        if retry_at is None:
+            return outcome._replace(ending=Ending.REFUSED, fail_reason=FailReason.RETRIES_EXHAUSTED)
+        return outcome._replace(retry_at=retry_at)
+
+    return [again(outcome) for outcome in outcomes]
+
+
+def _outcome(entry: Entry, address: str, tariff: Tariff, now: datetime) -> Outcome:
     price_micro = tariff.micro(address)
     ending = _ENDINGS[entry.slot]
     is_sms = entry.parts > 0
@@ -165,7 +198,6 @@ def _outcome(entry: Entry, address: str, tariff: Tariff, now: datetime, retry_af
         parts=entry.parts or None,
         cost_micro=None if price_micro is None else price_micro * (entry.parts or 1),
         gateway_id=entry.text or None if ending is Ending.ACCEPTED and is_sms else None,
-        retry_at=now + retry_after if ending is Ending.DEFERRED else None,
         fail_reason=FailReason.REFUSED,
     )
 

@@ -22,7 +22,6 @@ from campaigns.guardrails import watch
 from campaigns.routing import fail_over
 from kernel.clock import Clock, system_clock
 from kernel.errors import CarillonError
-from kernel.fields import duration
 from kernel.settings import Workspace
 from reports.schedule import plan_reports
 from workers.app import configure, ready_file
@@ -61,13 +60,7 @@ class Ticker:
 
     def sweep(self) -> None:
         """Settle chunks of dead workers, send again what a campaign wants sent again, close runs that have ended."""
-        settings = self._workspace.settings
-        recover(
-            self._engine,
-            tariffs=tariffs(self._workspace),
-            retry_after=duration(settings.limits.first_retry),
-            suppression=settings.suppression,
-        )
+        recover(self._engine, self._workspace.settings, tariffs=tariffs(self._workspace))
         resend_by_policy(self._engine, now=self._clock())
         close_finished_runs(self._engine, now=self._clock())
 

@@ -62,8 +62,7 @@ def test_redis_in_trouble_holds_nothing_up_for_good(way: str, stage: Stage, quie
     mend()
     quiet(Facts(), seconds=60)
     assert len(stage.accepted()) == MESSAGES
-    # A worker whose Redis turns into a replica ends, and whoever watches over it starts it again; all else it outlives.
-    for name in ("scheduler",) if way == "read-only" else ("worker", "scheduler"):
+    for name in ("worker", "scheduler"):
         assert stage.processes.running[name].poll() is None
         assert stage.processes.log(name).count(f"{name}_ready") == 1
 

@@ -13,6 +13,7 @@ from store.engine import reading, writing
 from store.tables import campaign_versions, campaigns, contacts, messages, runs
 from tests.faults.bench import Bench
 from tests.faults.checker import Facts
+from tests.faults.stage import SETTINGS, Stage
 from tests.seeding import FILES, seed_messages, states
 from tests.servers.byte_rules import byte_problems
 
@@ -85,3 +86,20 @@ def test_a_poison_name_harms_its_own_message_alone(poison: str, bench: Bench, we
     assert found.get("sent", 0) + found.get("failed", 0) == MESSAGES
     assert {taken.recipient for taken in bench.accepted()} <= {f"user{n}@customer.example" for n in range(1, 21)}
     assert [problems for body in sink.bodies if (problems := byte_problems(body))] == []
+
+
+def test_a_message_over_which_its_worker_dies_each_time_is_given_up(stage: Stage, quiet: Callable[..., None]) -> None:
+    tries = 3
+    stage.settings = SETTINGS.replace("first_retry: 1s", f"first_retry: 1s, longest_retry: 1s, max_attempts: {tries}")
+    stage.start_sink()
+    seed_messages(stage.engine, MESSAGES)
+    stage.start_redis()
+    stage.start_worker(FAULTS_POISON="user7@customer.example")
+    stage.start_scheduler()
+    # Whoever dies while a message is being made has none in the air: nobody is in doubt.
+    quiet(Facts(crashes=tries, connections=0))
+    with reading(stage.engine) as connection:
+        failed = connection.execute(select(messages).where(messages.c.state == "failed")).one()
+        assert set(connection.execute(select(messages.c.attempts).where(messages.c.state == "sent")).scalars()) == {0}
+    assert (failed.contact_id, failed.reason, failed.attempts) == (7, "retries_exhausted", tries - 1)
+    assert len(stage.accepted()) == MESSAGES - 1

@@ -1,13 +1,15 @@
 """Runs `carillon` with its patience cut short, for faults that must outlast a lease or a visibility timeout.
 
-FAULTS_LEASE_S replaces the lease of a claim, FAULTS_VISIBILITY_S the broker's visibility timeout. Nothing else differs
-from the command: a worker still checks everything first and then becomes a program of its own, this one.
+FAULTS_LEASE_S replaces the lease of a claim, FAULTS_VISIBILITY_S the broker's visibility timeout. FAULTS_POISON names
+an address: a process that composes an e-mail to it dies, as of a fault in some library. Nothing else differs from the
+command: a worker still checks everything first and then becomes a program of its own, this one.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from datetime import timedelta
 from typing import Any
@@ -30,6 +32,7 @@ def become_worker(workspace: Workspace, *, concurrency: int, queues: tuple[str, 
 
 def shorten() -> None:
     """Put the shorter times in place."""
+    import templates.mail
     import workers.app
 
     lease = os.environ.get("FAULTS_LEASE_S")
@@ -47,6 +50,18 @@ def shorten() -> None:
             return app
 
         workers.app.configure = configure
+    poison = os.environ.get("FAULTS_POISON")
+    if poison:
+        templates.mail.MailStep.compose = _deadly(templates.mail.MailStep.compose, poison)  # type: ignore[method-assign]
+
+
+def _deadly(usual: Any, poison: str) -> Any:
+    def compose(self: Any, **words: Any) -> Any:
+        if words["address"] == poison:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(self, **words)
+
+    return compose
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from kernel.settings import SuppressionSettings
 from store.attempts import write_attempts
 from store.engine import reading, writing
 from store.ledger import Ending, Outcome, claim
@@ -86,7 +85,7 @@ def test_what_a_dead_worker_left_is_kept_as_recovered_acceptances_too(engine: En
     seed_messages(engine, 4)
     mine, recorder = abandon(engine, tmp_path, timedelta(hours=1))
     recorder.close(remove=False)
-    assert recover(engine, tariffs={}, retry_after=timedelta(seconds=20), suppression=SuppressionSettings()) == 1
+    assert recover(engine, make_workspace(tmp_path, 1).settings, tariffs={}) == 1
     assert kept(engine, "message_id", "ending", "code", "enhanced", "recovered", "claim_id") == [
         (1, "accepted", 250, "2.0.0", True, mine.id),
         (2, "in_doubt", 0, "", True, mine.id),

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from kernel.clock import from_ms, to_ms
-from kernel.settings import SuppressionSettings, Workspace, load_workspace
+from kernel.ids import boot_id, host_name
+from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel, SuppressionReason
 from store.engine import reading, writing
 from store.feedback import suppress
@@ -249,8 +250,6 @@ def abandon(
     engine: Engine, drain_folder: Path, lease: timedelta, *, boot: str | None = None
 ) -> tuple[Claim, FlightRecorder]:
     """Do what a worker does up to the middle of a chunk, then walk away."""
-    from kernel.ids import boot_id, host_name
-
     with writing(engine) as connection:
         mine = claim(
             connection,
@@ -281,7 +280,7 @@ def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engin
     seed_messages(engine, 4)
     mine, recorder = abandon(engine, tmp_path, timedelta(hours=1))
     recorder.close(remove=False)  # The lock goes as it does when a process dies.
-    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
+    assert recover(engine, make_workspace(tmp_path, 1).settings, tariffs={}) == 1
     with reading(engine) as connection:
         got = [row.state for row in connection.execute(select(messages).order_by(messages.c.id))]
         sent = connection.execute(select(messages).where(messages.c.state == "sent")).one()
@@ -293,14 +292,52 @@ def test_a_dead_workers_chunk_is_settled_by_what_its_recorder_says(engine: Engin
     assert not recorder_path(str(tmp_path), mine.id).exists()
 
 
+@pytest.mark.parametrize("died", ["once the gateway had put it off", "while it made the message"])
+def test_a_message_whose_worker_dies_each_time_is_given_up_in_the_end(
+    died: str, engine: Engine, tmp_path: Path
+) -> None:
+    seed_messages(engine, 4, spec={**SPEC, "limits": {"max_attempts": 3}})
+    settings = make_workspace(tmp_path, 1).settings
+    making = "made" in died
+    for tries in (1, 2, 3):
+        with writing(engine) as connection:
+            mine = claim(
+                connection, lane="relay", limit=4, lease=SHORT, host=host_name(), boot=boot_id(), recorder=str(tmp_path)
+            )
+            assert mine is not None
+            assert making or mark_sending(connection, mine.id)
+        ids = [message.id for message in mine.messages]
+        assert len(ids) == 4
+        recorder = FlightRecorder.create(recorder_path(str(tmp_path), mine.id), mine.id, ids)
+        if making:
+            recorder.hold(2)
+        else:
+            recorder.record(2, Slot.DEFERRED, 450, "RCPT: 450 4.2.1 try later", at_ms=AN_HOUR_AGO_MS)
+        recorder.close(remove=False)  # The lock goes as it does when a process dies.
+        assert recover(engine, settings, tariffs={}) == 1
+        with writing(engine) as connection:
+            first, second, third, fourth = connection.execute(select(messages).order_by(messages.c.id)).all()
+            for other in (first, second, fourth):
+                assert (other.state, other.attempts) == ("planned", 0)
+                assert other.due_at < datetime.now(UTC)
+            assert ("the worker died" if making else "450 4.2.1") in third.reply
+            if tries < 3:
+                # It does not stand in the way of the others meanwhile.
+                assert (third.state, third.attempts) == ("planned", tries)
+                assert third.due_at - datetime.now(UTC) > timedelta(minutes=4)
+                connection.execute(update(messages).values(due_at=from_ms(AN_HOUR_AGO_MS)))
+            else:
+                assert (third.state, third.reason) == ("failed", "retries_exhausted")
+
+
 def test_a_living_workers_chunk_is_left_alone_until_its_lease_runs_out(engine: Engine, tmp_path: Path) -> None:
     seed_messages(engine, 4)
     _, recorder = abandon(engine, tmp_path, timedelta(hours=1))
-    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 0
+    assert recover(engine, make_workspace(tmp_path, 1).settings, tariffs={}) == 0
     assert states(engine) == {"claimed": 4}
     with writing(engine) as connection:
         connection.execute(update(claims).values(lease_until=datetime.now(UTC) - timedelta(seconds=1)))
-    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
+    assert recover(engine, make_workspace(tmp_path, 1).settings, tariffs={}) == 1
     assert states(engine) == {"sent": 1, "in_doubt": 1, "failed": 1, "planned": 1}
     recorder.close(remove=True)
 
@@ -309,5 +346,5 @@ def test_after_a_restart_of_the_machine_the_recorder_is_not_believed(engine: Eng
     seed_messages(engine, 4)
     _, recorder = abandon(engine, tmp_path, timedelta(seconds=-1), boot="before")
     recorder.close(remove=False)
-    assert recover(engine, tariffs={}, retry_after=SHORT, suppression=SuppressionSettings()) == 1
+    assert recover(engine, make_workspace(tmp_path, 1).settings, tariffs={}) == 1
     assert states(engine) == {"in_doubt": 4}

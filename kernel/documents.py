@@ -101,6 +101,8 @@ class Document:
         place = self._existing(detail["loc"])
         reason = detail.get("ctx", {}).get("error")
         if isinstance(reason, Refusal):
+            if place and not _holds(_at(self.data, place[:-1]), place[-1]):
+                place = place[:-1]
             for refusal in (reason, *reason.others):
                 inner = (*place, *refusal.at)
                 yield inner, self._without_secrets(refusal.message, inner), refusal.hint

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from kernel.errors import Refusal
 from kernel.fields import DurationText, Strict, form
 from kernel.limits import DomainLimits, DomainName, Limited, Priced
+from kernel.placeholders import misspelt_placeholders, texts_in
 from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
 from kernel.sms_terms import SmsTerms
+from kernel.strict_yaml import KEY
 from kernel.vocabulary import Channel
 from kernel.webhooks import Webhook
 
@@ -68,7 +72,7 @@ class HttpReply(Strict):
     accepted: list[str] = Field(default=[], description="Values that mean accepted; none: any 2xx answer.")
     transient: list[str] = Field(default=[])
     gateway_id: str | None = Field(default=None, description="Path of the gateway's own id of the message.")
-    parts: str | None = None
+    parts: str | None = Field(default=None, description="Path of the number of parts it charges.")
 
 
 class HttpReceipt(Strict):
@@ -98,6 +102,28 @@ class HttpGateway(HttpWay):
     sender: str = ""
     reply: HttpReply = HttpReply()
     receipt: HttpReceipt = HttpReceipt()
+
+    @model_validator(mode="after")
+    def _can_be_filled_in(self) -> Self:
+        Refusal.all_of(self._flaws())
+        return self
+
+    def _flaws(self) -> Iterator[Refusal]:
+        if self.json_body is not None and self.form is not None:
+            yield Refusal("a request has one body", "keep json_body or form", at=(KEY, "form"))
+        bodies = {"url": self.url, "query": self.query, "json_body": self.json_body, "form": self.form}
+        written = [(place, text) for name, body in bodies.items() for place, text in texts_in(body, (name,))]
+        misspelt = [
+            Refusal(message, hint, at=place) for place, text in written for message, hint in misspelt_placeholders(text)
+        ]
+        if misspelt:
+            yield from misspelt
+            return
+        written += [((name,), value.get_secret_value()) for name, value in self.headers.items()]
+        for name, what in (("to", "the number"), ("text", "the text")):
+            if not any(f"{{{name}}}" in text for _, text in written):
+                message = f"{what} goes nowhere: {{{name}}} is in none of url, query, json_body and form"
+                yield Refusal(message, f'put it where the provider wants it, as json_body: {{{name}: "{{{name}}}"}}')
 
 
 class KannelGateway(HttpWay):

@@ -123,7 +123,7 @@ def test_of_many_under_way_a_gateway_that_goes_down_leaves_the_rest_untouched(se
 
 
 def test_a_request_cut_off_before_its_end_was_not_sent(server: ChaosServer) -> None:
-    pad = {"text": "{text}", "pad": "x" * 16_000_000}
+    pad = {"to": "{to}", "text": "{text}", "pad": "x" * 16_000_000}
     way = channel(server.port, headers={"X-Chaos": "reset-in-body"}, json_body=pad)
     flight = RememberingFlight()
     way.deliver([sms("accept")], flight, lambda: True)
@@ -192,6 +192,18 @@ def test_one_silent_request_holds_up_nobody_and_is_told_when_it_is_known(
     way.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"), [("charged", 3), ("charged-text", 2), ("charged-oddly", None), ("accept", None)]
+)
+def test_the_parts_a_gateway_says_it_charges_are_taken_over(server: ChaosServer, text: str, parts: int | None) -> None:
+    reply = {"status": "result.status", "accepted": ["0"], "gateway_id": "result.id", "parts": "result.parts"}
+    flight = RememberingFlight()
+    sender = channel(server.port, reply=reply)
+    sender.deliver([sms(text)], flight, lambda: True)
+    sender.close()
+    assert flight.receipts[0].parts == parts
+
+
 @pytest.mark.parametrize(("text", "error"), [("late:1", None), ("silence", OutcomeUnknown)])
 def test_a_single_message_is_waited_for(
     server: ChaosServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, error: type[Exception] | None
@@ -200,7 +212,8 @@ def test_a_single_message_is_waited_for(
     (tmp_path / "carillon.yaml").write_text(
         'brand: {name: Acme, postal_address: "1 Dock Road"}\nsenders: {default: {name: A, email: a@acme.example}}\n'
         f"gateways: {{text: {{type: http, url: 'http://127.0.0.1:{server.port}/', timeout: 2s,\n"
-        '  json_body: {text: "{text}"}, reply: {status: result.status, accepted: ["0"], gateway_id: result.id}}}\n',
+        '  json_body: {to: "{to}", text: "{text}"},\n'
+        '  reply: {status: result.status, accepted: ["0"], gateway_id: result.id}}}\n',
         encoding="utf-8",
     )
     shop, content = load_workspace(tmp_path, {}), sms(text).content

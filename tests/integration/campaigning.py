@@ -26,7 +26,7 @@ senders:
   default: {name: Acme Wholesale, email: hello@acme.example}
 gateways:
   relay: {type: smtp, host: 127.0.0.1, port: 2525, tls: none}
-  texts: {type: http, url: "http://127.0.0.1:9/send", price: "0.05"}
+  texts: {type: http, url: "http://127.0.0.1:9/send", form: {to: "{to}", text: "{text}"}, price: "0.05"}
 """
 
 CAMPAIGN = """\

@@ -43,9 +43,9 @@ senders:
   default: {name: Acme Wholesale, email: hello@acme.example}
 gateways:
   relay: {type: smtp, host: 127.0.0.1, port: 2525, tls: none}
-  text: {type: http, url: "http://127.0.0.1:1/send", json_body: {to: "{to}"}, callback_token: gateway-secret}
+  text: {type: http, url: "http://127.0.0.1:1/send", form: {to: "{to}", text: "{text}"}, callback_token: gateway-secret}
   kannel: {type: kannel, url: "http://127.0.0.1:1/", username: u, password: p, callback_token: kannel-secret}
-  mute: {type: http, url: "http://127.0.0.1:1/send", json_body: {to: "{to}"}}
+  mute: {type: http, url: "http://127.0.0.1:1/send", json_body: {to: "{to}", text: "{text}"}}
 web: {trusted_proxies: ["127.0.0.1"]}
 inbound: {maildirs: [bounces]}
 """

@@ -117,7 +117,7 @@ def test_the_doctor_outside_a_workspace_says_where_to_go(tmp_path: Path) -> None
 
 
 def test_an_http_gateway_is_knocked_at_and_asked_nothing(shop: Path, listening: int) -> None:
-    sms = f"  sms: {{type: http, url: 'http://127.0.0.1:{listening}/send', json_body: {{to: '{{to}}'}}}}\n"
+    sms = f"  sms: {{type: http, url: 'http://127.0.0.1:{listening}/send', form: {{t: '{{to}}{{text}}'}}}}\n"
     _set(shop, "limits:\n", f"{sms}\nlimits:\n")
     found = checks_of(shop)["gateway sms"]
     assert (found.health, found.says) == (Health.OK, f"127.0.0.1:{listening} answers; nothing was sent")

@@ -165,7 +165,7 @@ def test_a_plan_prices_a_route_by_its_weights(sqlite_engine: Engine, tmp_path: P
     settings = (
         SETTINGS
         + """\
-  dear: {type: http, url: "http://127.0.0.1:9/send", price: "0.15"}
+  dear: {type: http, url: "http://127.0.0.1:9/send", form: {to: "{to}", text: "{text}"}, price: "0.15"}
 routes:
   sms: {gateways: {texts: 3, dear: 1}}
 """

@@ -102,7 +102,7 @@ def test_a_number_without_a_price_is_told(sqlite_engine: Engine, tmp_path: Path)
 
 
 def test_a_route_costs_the_mean_of_its_gateways_by_their_weights(sqlite_engine: Engine, tmp_path: Path) -> None:
-    other = '  other: {type: http, url: "http://127.0.0.1:9/send", price: "0.08"}\n'
+    other = '  other: {type: http, url: "http://127.0.0.1:9/send", form: {to: "{to}", text: "{text}"}, price: "0.08"}\n'
     settings = PRICED + other + "routes:\n  mixed: {gateways: {texts: 3, other: 1}}\n"
     workspace = make_workspace(tmp_path, settings=settings, hello=TEXT + "    gateway: mixed\n")
     people(sqlite_engine, british=2, american=0)

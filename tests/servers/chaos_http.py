@@ -20,6 +20,9 @@ def answer(status: int, body: bytes = b"", *headers: str) -> bytes:
 
 ANSWERS: dict[str, bytes] = {
     "accept": answer(200, ACCEPTED),
+    "charged": answer(200, b'{"result":{"status":"0","id":"gw-1","parts":3}}'),
+    "charged-text": answer(200, b'{"result":{"status":"0","id":"gw-1","parts":"2"}}'),
+    "charged-oddly": answer(200, b'{"result":{"status":"0","id":"gw-1","parts":-1}}'),
     "status-error": answer(200, b'{"result":{"status":"7"}}'),
     "status-throttled": answer(200, b'{"result":{"status":"1"}}'),
     "json-list": answer(200, b"[1]"),

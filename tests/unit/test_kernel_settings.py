@@ -20,6 +20,7 @@ brand: {name: Acme, postal_address: "1 Dock Road, Leeds"}
 senders:
   default: {name: Acme, email: hello@acme.example}
 """
+HTTP = "gateways:\n  sms: {type: http, url: 'http://h/', json_body: "
 
 
 def load(tmp_path: Path, text: str, **environment: str) -> Workspace:
@@ -69,6 +70,16 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
          "carillon.yaml:5:10: 'relay' is the name of a gateway and of a route (rename one)"),
         ("gateways: {relay: {type: smtp, host: h}}\nroutes: {main: {gateways: {relya: 1}}}",
          "carillon.yaml:5:28: route 'main' leads to 'relya', which is no gateway (did you mean 'relay'?)"),
+        (HTTP + '{to: "{to}", text: "{txt}"}}',
+         "carillon.yaml:5:69: unknown placeholder {txt} (did you mean 'text'?)"),
+        (HTTP + '{to: "{phone}", text: "{text}", copy: "{to}"}}',
+         "carillon.yaml:5:55: unknown placeholder {phone} (known: {to}, {from}, {text}, {ref}, "),
+        (HTTP + '{to: "{{ to }}", text: "{to}{text}"}}',
+         "carillon.yaml:5:55: {{ to }} is not filled in as it is written (write {to})"),
+        (HTTP + '{to: "{to}"}}',
+         "carillon.yaml:5:3: the text goes nowhere: {text} is in none of url, query, json_body and form (put it where"),
+        (HTTP + '{text: "{text}"}}', "carillon.yaml:5:3: the number goes nowhere: {to} is in none of url, query,"),
+        (HTTP + '{to: "{to}", text: "{text}"}, form: {}}', "carillon.yaml:5:80: a request has one body (keep "),
         ("rfm: {band: 0.5}", "carillon.yaml:4:13: band: expected less than 0.5, got 0.5"),
         ("rfm: {map: {groups: [{name: best, q: 1}]}}", "carillon.yaml:4:35: unknown key 'q' (known: f, m, name, r)"),
         ("gateways:\n  relay: {type: smtp}", "carillon.yaml:5:3: 'host' is missing"),
@@ -84,6 +95,13 @@ def test_a_wrong_value_is_told_with_line_and_column(tmp_path: Path, lines: str, 
     found = problems_of(tmp_path, BASE + lines)
     assert len(found) == 1, found
     assert found[0].startswith(problem), found
+
+
+def test_a_provider_s_own_braces_and_a_text_in_the_address_are_left_alone(tmp_path: Path) -> None:
+    own = '{phone: "{to}", body: "{text}", note: "{{order}} {1} {} ${x", inner: {list: ["{ref}"]}}}'
+    address = "gateways:\n  sms: {type: http, url: 'http://h/{to}?t={text}', method: GET}"
+    for text in (HTTP + own, address):
+        load(tmp_path, BASE + text)
 
 
 def test_all_wrong_values_are_told_at_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ file gives. Once the body is under way the outcome is unknown until the provider
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,9 @@ from templates.sms import ComposedSms
 from workers.channels.over_http import SmsOverHttp, refuse_by_status
 from workers.channels.port import Receipt
 from workers.http.exchange import Answer, Request, basic, post_form, post_json, with_query
+
+_COUNT = re.compile(r"[0-9]{1,3}")
+"""Parts an SMS may come to; anything else is no count, and ours stands."""
 
 
 class HttpChannel(SmsOverHttp):
@@ -72,8 +76,12 @@ class HttpChannel(SmsOverHttp):
                 return Receipt(reply=answer.excerpt, code=answer.status)
             raise PermanentError(f"status {status or 'missing'}: {answer.excerpt}", code=answer.status)
         gateway_id = dig(data, reply.gateway_id) if data is not None and reply.gateway_id else None
+        parts = str(dig(data, reply.parts) if data is not None and reply.parts else "")
         return Receipt(
-            reply=answer.excerpt, code=answer.status, gateway_id=None if gateway_id is None else str(gateway_id)
+            reply=answer.excerpt,
+            code=answer.status,
+            gateway_id=None if gateway_id is None else str(gateway_id),
+            parts=int(parts) or None if _COUNT.fullmatch(parts) else None,
         )
 
 

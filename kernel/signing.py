@@ -1,7 +1,8 @@
 """Short signed tokens for links, pixels, unsubscribe pages and bounce addresses.
 
-A token is `kid | message id | number | 16 bytes of MAC`, in URL-safe base64 or (for addresses, which may lose their
-case on the way) base32. Old keys stay in the ring for verification.
+A token is `kid | message id | number | 16 bytes of MAC`, in URL-safe base64 or, where letters may lose their case on
+the way, in hex (return paths) or base32 (what providers take as our reference). Old keys stay in the ring for
+verification.
 
 The MACs of one message come in blocks: one keyed BLAKE2b of 64 bytes gives those of all purposes for a number, and
 another those of four links, each a quarter of its block. A quarter says nothing about another, so a click token can
@@ -19,17 +20,23 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
 
 from kernel.errors import ConfigError
 
 _MAC_BYTES = 16
 _MOST_BYTES = 1 + 10 + 10 + _MAC_BYTES
 """Of a token whose numbers have 64 bits; a longer one is nobody's, and not worth reading."""
+LONGEST_TOKEN = (_MOST_BYTES * 8 + 5) // 6
+"""Characters of the longest token in base64."""
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _BASE32_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 
@@ -67,10 +74,34 @@ class _Key:
     def mac(self, purpose: Purpose, message: bytes, number: int) -> bytes:
         """Return the MAC of a message, its id as a varint, for a purpose and a number."""
         if purpose is Purpose.CLICK:
-            start = (number & 3) * _MAC_BYTES
-            return _block(self.click, message + varint(number >> 2))[start : start + _MAC_BYTES]
+            return _block(self.click, message + varint(number >> 2))[_quarter(number)]
         start = _QUARTER[purpose]
         return _block(self.own, message + varint(number))[start : start + _MAC_BYTES]
+
+
+class OwnTokens(NamedTuple):
+    """What every e-mail carries of its own: three for URLs, and one in lower-case hex for the return path."""
+
+    opened: bytes
+    unsubscribe: bytes
+    preferences: bytes
+    bounce: str
+
+
+_Groups = tuple[tuple[bytes, tuple[tuple[bytes, slice], ...]], ...]
+
+
+class LinkNumbers:
+    """The numbers of a message's links, worked out once for all messages that have the same ones."""
+
+    __slots__ = ("groups",)
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.groups: _Groups = tuple(
+            (varint(group), tuple((varint(number), _quarter(number)) for number in members))
+            for group, members in groupby(numbers, key=lambda number: number >> 2)
+        )
+        """For each block of MACs in turn: its own number, and of each link the number and its quarter."""
 
 
 class MessageTokens:
@@ -80,33 +111,39 @@ class MessageTokens:
 
     def __init__(self, key: _Key, message_id: int) -> None:
         self._key = key
-        self._message = varint(message_id)
-        self._head = key.kid + self._message
-        self._block = _block(key.own, self._message + b"\0")
+        self._message = message = varint(message_id)
+        self._head = key.kid + message
+        # The copy carries the key already mixed in, which is half the work.
+        hasher = key.own.copy()
+        hasher.update(message + b"\0")
+        self._block = hasher.digest()
+
+    def own(self) -> OwnTokens:
+        """Return all tokens but those of clicks."""
+        head, block = self._head + b"\0", self._block
+        size = len(head) + _MAC_BYTES
+        gap = bytes(-size % 3)
+        three = head + block[:16] + gap + head + block[16:32] + gap + head + block[32:48]
+        text = binascii.b2a_base64(three, newline=False).translate(_URL_SAFE)
+        step, end = (size + 2) // 3 * 4, (size * 8 + 5) // 6
+        bounce = (head + block[48:]).hex()
+        return OwnTokens(text[:end], text[step : step + end], text[2 * step : 2 * step + end], bounce)
 
     def of(self, purpose: Purpose) -> str:
         """Return the token for a purpose other than clicks."""
-        return _base64(self._raw(purpose)).decode("ascii")
-
-    def address(self) -> str:
-        """Return the token of the bounce address; see `Signer.address_token`."""
-        return _base32(self._raw(Purpose.BOUNCE))
-
-    def clicks(self, numbers: Sequence[int]) -> list[bytes]:
-        """Return the token of each link, in their order; links with neighbouring ids share a hash."""
-        made = []
-        group, block, head = -1, b"", self._head
-        for number in numbers:
-            if number >> 2 != group:
-                group = number >> 2
-                block = _block(self._key.click, self._message + varint(group))
-            start = (number & 3) * _MAC_BYTES
-            made.append(head + varint(number) + block[start : start + _MAC_BYTES])
-        return _all_base64(made)
-
-    def _raw(self, purpose: Purpose) -> bytes:
         start = _QUARTER[purpose]
-        return self._head + b"\0" + self._block[start : start + _MAC_BYTES]
+        return _base64(self._head + b"\0" + self._block[start : start + _MAC_BYTES]).decode("ascii")
+
+    def clicks(self, numbers: LinkNumbers) -> list[bytes]:
+        """Return the token of each link, in their order; neighbours with neighbouring numbers share a hash."""
+        head, message, keyed = self._head, self._message, self._key.click
+        raws: list[bytes] = []
+        for group, members in numbers.groups:
+            hasher = keyed.copy()
+            hasher.update(message + group)
+            block = hasher.digest()
+            raws += [head + number + block[quarter] for number, quarter in members]
+        return _all_base64(raws)
 
 
 class Signer:
@@ -135,8 +172,9 @@ class Signer:
         return _base64(raw).decode("ascii")
 
     def address_token(self, message_id: int) -> str:
-        """Return a lower-case base32 token that survives mail systems which change case."""
-        return self.of(message_id).address()
+        """Return a lower-case base32 token that survives systems which change case, and is shorter than one in hex."""
+        key, message = self._keys[0], varint(message_id)
+        return _base32(key.kid + message + b"\0" + key.mac(Purpose.BOUNCE, message, 0))
 
     def verify(self, purpose: Purpose, token: str) -> Signed | None:
         """Return what the token says, or None where it is forged, foreign or not in its one canonical form."""
@@ -149,7 +187,11 @@ class Signer:
         return self._verified(purpose, raw)
 
     def verify_address(self, token: str) -> Signed | None:
-        """Return what a bounce address's token says, or None where it is not ours."""
+        """Return what a token in hex or base32 says, in letters of either case, or None where it is not ours."""
+        if _HEX.fullmatch(token):
+            found = self._verified(Purpose.BOUNCE, bytes.fromhex(token))
+            if found is not None:
+                return found
         upper = token.upper()
         try:
             raw = base64.b32decode(upper + "=" * (-len(upper) % 8))
@@ -178,8 +220,12 @@ class Signer:
         return None
 
 
+def _quarter(number: int) -> slice:
+    start = (number & 3) * _MAC_BYTES
+    return slice(start, start + _MAC_BYTES)
+
+
 def _block(keyed: hashlib.blake2b, content: bytes) -> bytes:
-    # The copy carries the key already mixed in, which is half the work.
     hasher = keyed.copy()
     hasher.update(content)
     return hasher.digest()
@@ -191,9 +237,10 @@ def _base64(raw: bytes) -> bytes:
 
 def _all_base64(raws: list[bytes]) -> list[bytes]:
     """Return what `_base64` makes of each; of those with one length, which most are, in one go."""
-    if len(set(map(len, raws))) != 1:
+    lengths = set(map(len, raws))
+    if len(lengths) != 1:
         return [_base64(raw) for raw in raws]
-    size = len(raws[0])
+    (size,) = lengths
     gap = bytes(-size % 3)
     text = binascii.b2a_base64(gap.join([*raws, b""]), newline=False).translate(_URL_SAFE)
     step, end = (size + 2) // 3 * 4, (size * 8 + 5) // 6

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import idna
 
@@ -13,18 +13,29 @@ from templates.problems import TemplateProblem
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_PLAIN = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@({_LABEL}(?:\.{_LABEL})*)")
+_PLAIN = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
+_LONGEST, _LONGEST_LOCAL = 253, 64
+"""The longest domain, which no address that is no longer has; and the longest local part."""
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _SPECIAL = frozenset('()<>[]:;@\\,." ')
 
 
-@dataclass(frozen=True, slots=True)
-class WireAddress:
+class WireAddress(NamedTuple):
     """An address with its domain in A-labels; `needs_smtputf8` where its local part is not ASCII."""
 
     text: str
     domain: str
     needs_smtputf8: bool
+
+
+def is_plain(address: str) -> bool:
+    """Return whether the address surely is one that stands on the wire as it is: ASCII, of lawful lengths."""
+    return (
+        _PLAIN.fullmatch(address) is not None
+        and len(address) <= _LONGEST
+        and address.index("@") <= _LONGEST_LOCAL
+        and "--" not in address
+    )
 
 
 def wire_address(address: str) -> WireAddress:
@@ -36,10 +47,9 @@ def wire_address(address: str) -> WireAddress:
     Source:
         RFC 5321 section 4.5.3.1 (lengths), RFC 5322 section 3.4.1 (dot-atom), RFC 6531 (other letters), RFC 5890.
     """
-    plain = _PLAIN.fullmatch(address)
-    if plain and len(plain[1]) <= 64 and len(plain[2]) <= 253 and "--" not in plain[2]:
-        return WireAddress(address, plain[2], needs_smtputf8=False)
     local, at, domain = address.rpartition("@")
+    if is_plain(address):
+        return WireAddress(address, domain, needs_smtputf8=False)
     if not at or not _is_local(local):
         raise TemplateProblem(f"{address[:100]!r} is not an e-mail address")
     ascii_domain = _a_labels(domain)

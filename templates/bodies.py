@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kernel.signing import LONGEST_TOKEN
 from templates.problems import TemplateProblem
-from templates.quoting import SOFT, quoted, quoted_value
+from templates.quoting import MOST, SOFT, quoted, quoted_value
 
 _CONTROLS = bytes(code for code in (*range(32), 127) if code not in (9, 10))
 _HIGH = bytes(range(128, 256))
@@ -51,6 +52,8 @@ class Coding:
     """Makes a piece of UTF-8 with lines ended by LF."""
     value: Callable[[str], bytes]
     """Makes a piece of a value; the same, faster for short ones. Raises UnicodeEncodeError."""
+    around: Callable[[bytes, bytes], tuple[bytes, bytes]]
+    """Returns what stands before and after a token, of what its URL has before and after it."""
     gaps: re.Pattern[bytes]
     """Finds three line breaks of the text or more, which a derived text draws together."""
     stripped: Callable[[bytes], bytes]
@@ -62,6 +65,12 @@ class Coding:
 
     Takes the joined pieces, and whether a value held letters beyond ASCII.
     """
+
+
+def _quoted_around(before: bytes, after: bytes) -> tuple[bytes, bytes]:
+    """Make one line of the URL, however long its token is, or end the line before the token."""
+    fits = len(before) + LONGEST_TOKEN + len(after) <= MOST
+    return before if fits else quoted(before), after + SOFT
 
 
 def _crlf(raw: bytes) -> bytes:
@@ -104,6 +113,7 @@ QUOTED = Coding(
     name=b"quoted-printable",
     fixed=quoted,
     value=quoted_value,
+    around=_quoted_around,
     gaps=re.compile(rb"(?<!=)\r\n(?:\r\n){2,}"),
     stripped=_stripped,
     has_text=lambda joined: _LETTER.search(joined) is not None,
@@ -113,6 +123,7 @@ RAW = Coding(
     name=b"base64",
     fixed=_crlf,
     value=_crlf_value,
+    around=lambda before, after: (before, after),
     gaps=re.compile(rb"\r\n(?:\r\n){2,}"),
     stripped=lambda joined: joined.strip(b"\r\n"),
     has_text=lambda joined: bool(joined.decode().strip()),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import idna
 
 from kernel.errors import ConfigError
-from kernel.signing import Purpose, Signer
+from kernel.signing import LinkNumbers, Signer
 
 _BASE_URL = re.compile(r"https://[^\s<>\"']+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s<>\"']*)?")
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
@@ -99,32 +99,40 @@ def _ascii_host(host: str) -> str:
         raise BadLink(f"{host!r} is not a domain: {error}") from error
 
 
+class Prefixes(NamedTuple):
+    """What stands before the tokens of the four doors."""
+
+    opened: bytes
+    unsubscribe: bytes
+    preferences: bytes
+    click: bytes
+
+
+PIXEL_SUFFIX = b".gif"
+
+
 class Tracking:
     """The signed links of one message."""
 
-    __slots__ = ("_clicks", "_step", "links", "own", "own_pieces", "pieces", "tokens")
+    __slots__ = ("_clicks", "_step", "fixed", "links", "own", "tokens", "tokens_of_own")
 
     def __init__(self, step: TrackingStep, message_id: int, links: Links) -> None:
         self.links = links
-        self.tokens = step.signer.of(message_id)
+        self.tokens = tokens = step.signer.of(message_id)
+        self.tokens_of_own = own = tokens.own()
         self._step = step
         self._clicks: dict[str, str] = {}
-        self.pieces: dict[bytes, list[bytes]] = {}
-        """Fixed links as they stand in the bodies, by encoding."""
-        self.own_pieces: dict[bytes, tuple[bytes, bytes]] = {}
-        """Likewise the two own links."""
-        self.own = (
-            f"{step.base_url}/u/{self.tokens.of(Purpose.UNSUBSCRIBE)}",
-            f"{step.base_url}/p/{self.tokens.of(Purpose.PREFERENCES)}",
-        )
+        self.fixed: list[bytes] | None = None
+        """Tokens of the step's fixed links, once they are made: both bodies share them."""
+        self.own = ((step.prefixes.unsubscribe + own[1]).decode(), (step.prefixes.preferences + own[2]).decode())
         """The unsubscribe and the preferences link."""
 
     def click(self, url: str) -> str:
         """Return the signed link that leads to the http(s) link. Raises BadLink like `target_of`."""
         known = self._clicks.get(url)
         if known is None:
-            (token,) = self.tokens.clicks([self.links.link_id(self._step.target(url))])
-            known = self._clicks[url] = f"{self._step.base_url}/c/{token.decode('ascii')}"
+            (token,) = self.tokens.clicks(LinkNumbers([self.links.link_id(self._step.target(url))]))
+            known = self._clicks[url] = (self._step.prefixes.click + token).decode()
         return known
 
     def anything(self, url: str) -> str:
@@ -140,7 +148,7 @@ class Tracking:
 
     def opened(self) -> str:
         """Return the URL of the open pixel."""
-        return f"{self._step.base_url}/o/{self.tokens.of(Purpose.OPEN)}.gif"
+        return (self._step.prefixes.opened + self.tokens_of_own.opened + PIXEL_SUFFIX).decode()
 
     def in_text(self, text: str) -> str:
         """Return the text with every bare http(s) link replaced by its signed link."""
@@ -172,6 +180,7 @@ class TrackingStep:
         self.base_url = base_url.rstrip("/")
         self._utm = dict(utm)
         self._own = tuple(f"{self.base_url}/{door}/" for door in "cupo")
+        self.prefixes = Prefixes(*(f"{self.base_url}/{door}/".encode() for door in "oupc"))
         self._targets: dict[str, str] = {}
         own = f"(?!{re.escape(self.base_url.partition('://')[2])}/[cupo]/)"
         self.bare = re.compile(rf"https?://{own}[^\s<>\"'`]+")

@@ -7,9 +7,9 @@ in a value of a text part, a budget that may be used up) raises, and the message
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from jinja2 import nodes
@@ -17,6 +17,7 @@ from jinja2.environment import Template
 
 from templates.bodies import QUOTED, RAW, Coding, is_mostly_ascii
 from templates.budget import MAX_OUTPUT, RENDERING, Rendering
+from templates.links import TrackingStep
 from templates.prepared import Renderer
 from templates.sandbox import Names, Sandbox
 from templates.wire_code import OWN, Constants, Slots, WireGenerator, fixed, own_names
@@ -33,7 +34,6 @@ class WireNames(Names):
         super().__init__(part.environment, variables, part.name)
         self.links = links
         self.own = own
-        self.kept: dict[int, bytes] = {}
         self.functions = part.values
 
 
@@ -59,8 +59,8 @@ class WirePart:
 
         Args:
             rendering: As of `Renderer.render`.
-            links: A piece for each fixed link of the step.
-            own: A piece for each of `OWN`.
+            links: The token of each fixed link of the step.
+            own: For each of `OWN` its token or piece.
 
         Raises:
             GaveUp: the result might differ from the other way's.
@@ -68,13 +68,12 @@ class WirePart:
         """
         token = RENDERING.set(rendering)
         try:
-            pieces: list[bytes] = []
-            for group in self.root(WireNames(self, rendering.variables, links, own)):
-                pieces += group
-            made = b"".join(pieces)
+            groups = list(self.root(WireNames(self, rendering.variables, links, own)))
+            made = b"".join(groups[0] if len(groups) == 1 else chain.from_iterable(groups))
         finally:
             RENDERING.reset(token)
-        # What was kept was paid for once only; a piece of one character has four octets, and would have cost ten.
+        # Simple values are not paid for, and others only once; a piece of one character has four octets, and would
+        # have cost ten.
         if rendering.spent + 3 * len(made) > MAX_OUTPUT:
             raise GaveUp
         return made
@@ -84,7 +83,7 @@ class WirePart:
 
         Args:
             made: What `filled` returned.
-            own: The pieces it was given.
+            own: What it was given.
             footer_only: The footer says more than the others would.
 
         Raises:
@@ -117,8 +116,8 @@ def compiled(
     *,
     constants: Mapping[str, Any],
     urls: list[str],
-    base_url: str,
-    bare: re.Pattern[str] | None,
+    tracking: TrackingStep,
+    html: bool,
 ) -> WirePart | None:
     """Return a part compiled for the wire, or None where only the other way can make it.
 
@@ -126,17 +125,25 @@ def compiled(
         renderer: The other way: the same part compiled to give text.
         constants: Values that are the same in all messages of the step, by variable.
         urls: The fixed links so far, in the order of `_link0`, `_link1` and so on; those found here are added.
-        base_url: What own links begin with.
-        bare: Finds links in a text; None for HTML, where they stand in attributes.
+        tracking: Of the step.
+        html: Whether links stand in attributes; in a text they are found where they stand.
     """
     environment, name = renderer.environment, renderer.path
     tree = environment.parse(renderer.source, name)
     taken = own_names(tree)
     coding = _coding_of(tree)
     try:
-        end = _end_of(tree, coding) if bare is None else b""
+        end = _end_of(tree, coding) if html else b""
         tree = Slots(taken, urls).visit(Constants(constants, taken).visit(tree))
-        generator = WireGenerator(environment, name, coding=coding, urls=urls, taken=taken, bare=bare)
+        generator = WireGenerator(
+            environment,
+            name,
+            coding=coding,
+            prefixes=tracking.prefixes,
+            urls=urls,
+            taken=taken,
+            bare=None if html else tracking.bare,
+        )
         generator.visit(tree)
     except GaveUp:
         return None
@@ -149,7 +156,7 @@ def compiled(
         name=name,
         coding=coding,
         root=template.root_render_func,  # type: ignore[arg-type]  # ours yields tuples of bytes
-        values=value_functions(coding, base_url=base_url, html=bare is None),
+        values=value_functions(coding, base_url=tracking.base_url, html=html),
         reads=frozenset(generator.reads),
         always_shows_footer="footer" in generator.always_shows,
         never_shows_own=not _suffices(generator.shows | {"postal_address"}) and generator.reads.isdisjoint(OWN),

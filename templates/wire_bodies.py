@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from templates.bodies import RAW, Coding
+from kernel.signing import LinkNumbers, OwnTokens
 from templates.budget import Rendering
 from templates.footer import Footer, Law, Laws
-from templates.links import Links, Tracking, TrackingStep
+from templates.links import PIXEL_SUFFIX, Links, Prefixes, Tracking, TrackingStep
 from templates.preparation import PreparedEmail
-from templates.quoting import MOST, SOFT
 from templates.wire import WirePart, compiled
 from templates.wire_values import GaveUp
 
@@ -47,22 +46,22 @@ class WireBodies:
         """
         self._tracking = tracking
         self._urls = list(email.links.values())
-        self._ids: tuple[Links | None, tuple[int, ...]] = (None, ())
+        self._numbers: tuple[Links | None, LinkNumbers] = (None, LinkNumbers(()))
         self._html: _Html | None = None
         self._text: _Text | None = None
         if not fast or not _PLAIN_BASE.fullmatch(tracking.base_url):
             return
         footers = [law.footer for law in laws.all]
-        shared: dict[str, Any] = {"constants": constants, "urls": self._urls, "base_url": tracking.base_url}
-        html = compiled(email.html, bare=None, **shared)
+        shared: dict[str, Any] = {"constants": constants, "urls": self._urls, "tracking": tracking}
+        html = compiled(email.html, html=True, **shared)
         if html is not None:
-            self._html = _Html(html, footers, postal[0], bulk=bulk)
+            self._html = _Html(html, footers, tracking.prefixes, postal[0], bulk=bulk)
         # A link in a footer's own words would be tracked wherever a text shows it.
         if any("://" in footer.address + footer.more for footer in footers):
             return
-        text = compiled(email.text, bare=tracking.bare, **shared)
+        text = compiled(email.text, html=False, **shared)
         if text is not None:
-            self._text = _Text(text, footers, postal[1], bulk=bulk, derived=email.derived)
+            self._text = _Text(text, footers, tracking.prefixes, postal[1], bulk=bulk, derived=email.derived)
 
     def html(self, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
         """Return encoding and lines of the HTML.
@@ -80,90 +79,97 @@ class WireBodies:
     def _made(self, body: _Body | None, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
         if body is None:
             raise GaveUp
-        coding = body.part.coding
-        for name, index in body.variables.items():
+        for name, index in body.variables:
             variables[name] = tracking.click(self._urls[index])
+        links = tracking.fixed
+        if links is None:
+            links = tracking.fixed = tracking.tokens.clicks(self._link_numbers(tracking.links))
         rendering = Rendering(variables, tracking.anything, bare=tracking.in_text)
-        lines = body.lines(rendering, tracking, law, self._links(coding, tracking))
-        finished = coding.finished(lines, rendering.wide)
+        coding = body.coding
+        finished = coding.finished(body.lines(rendering, tracking.tokens_of_own, law, links), rendering.wide)
         if finished is None:
             raise GaveUp
         return coding.name, finished
 
-    def _links(self, coding: Coding, tracking: Tracking) -> list[bytes]:
-        """Return the piece of each fixed link; both bodies of a message share them where they share the encoding."""
-        known = tracking.pieces.get(coding.name)
-        if known is None:
-            tokens = tracking.tokens.clicks(self._link_ids(tracking.links))
-            prefix = self._tracking.base_url.encode() + b"/c/"
-            if coding is RAW:
-                known = [prefix + token for token in tokens]
-            elif len(prefix) + max(map(len, tokens), default=0) <= MOST:
-                known = [prefix + token + SOFT for token in tokens]
-            else:
-                known = [coding.fixed(prefix + token) for token in tokens]
-            tracking.pieces[coding.name] = known
-        return known
-
-    def _link_ids(self, links: Links) -> tuple[int, ...]:
-        known, ids = self._ids
+    def _link_numbers(self, links: Links) -> LinkNumbers:
+        known, numbers = self._numbers
         if known is not links:
-            ids = tuple(links.link_id(self._tracking.target(url)) for url in self._urls)
-            self._ids = (links, ids)
-        return ids
+            numbers = LinkNumbers([links.link_id(self._tracking.target(url)) for url in self._urls])
+            self._numbers = (links, numbers)
+        return numbers
+
+
+class _Around(NamedTuple):
+    """What stands before, between and after the tokens of the two own links in a footer."""
+
+    before: bytes
+    between: bytes
+    after: bytes
 
 
 class _Body:
     """One of the two, with what stands around the own links in its footers."""
 
-    def __init__(self, part: WirePart, arounds: Sequence[Sequence[str]], postal: str, *, bulk: bool) -> None:
+    def __init__(
+        self, part: WirePart, arounds: Sequence[Sequence[str]], prefixes: Prefixes, postal: str, *, bulk: bool
+    ) -> None:
         self.part = part
+        self.coding = coding = part.coding
         self._bulk = bulk
-        self._around = [[part.coding.fixed(text.encode()) for text in around] for around in arounds]
-        self._postal = part.coding.value(postal)
-        self.variables = part.fixed_links()
+        left, after_left = coding.around(prefixes.unsubscribe, b"")
+        right, after_right = coding.around(prefixes.preferences, b"")
+        pieces = [[coding.fixed(text.encode()) for text in around] for around in arounds]
+        self._around = [_Around(one + left, after_left + two + right, after_right + end) for one, two, end in pieces]
+        self._postal = coding.value(postal)
+        self.variables = tuple(part.fixed_links().items())
 
-    def lines(self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]) -> bytes:
+    def lines(self, rendering: Rendering, own: OwnTokens, law: Law, links: Sequence[bytes]) -> bytes:
         raise NotImplementedError
 
-    def _filled(
-        self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]
-    ) -> tuple[bytes, bytes]:
+    def _filled(self, rendering: Rendering, tokens: OwnTokens, law: Law, links: Sequence[bytes]) -> tuple[bytes, bytes]:
         """Return the joined pieces, and the footer where it is still to be added."""
-        coding = self.part.coding
-        links_of_own = tracking.own_pieces.get(coding.name)
-        if links_of_own is None:
-            links_of_own = coding.value(tracking.own[0]), coding.value(tracking.own[1])
-            tracking.own_pieces[coding.name] = links_of_own
-        unsubscribe, preferences = links_of_own
         before, between, after = self._around[law.index]
-        footer = before + unsubscribe + between + preferences + after
+        _, unsubscribe, preferences, _ = tokens
+        footer = b"".join((before, unsubscribe, between, preferences, after))
         own = (unsubscribe, preferences, footer, self._postal)
         made = self.part.filled(rendering, links, own)
-        if not self._bulk:
+        if not self._bulk or self.part.shows_all(made, own, footer_only=bool(law.footer.more)):
             return made, b""
-        return made, b"" if self.part.shows_all(made, own, footer_only=bool(law.footer.more)) else footer
+        return made, footer
 
 
 class _Html(_Body):
-    def __init__(self, part: WirePart, footers: Sequence[Footer], postal: str, *, bulk: bool) -> None:
-        super().__init__(part, [footer.around_html for footer in footers], postal, bulk=bulk)
-        self._pixel = tuple(part.coding.fixed(text.encode()) for text in _PIXEL)
+    def __init__(
+        self, part: WirePart, footers: Sequence[Footer], prefixes: Prefixes, postal: str, *, bulk: bool
+    ) -> None:
+        super().__init__(part, [footer.around_html for footer in footers], prefixes, postal, bulk=bulk)
+        before, after = (part.coding.fixed(text.encode()) for text in _PIXEL)
+        left, right = part.coding.around(prefixes.opened, PIXEL_SUFFIX)
+        self._pixel = before + left, right + after + part.end
 
-    def lines(self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]) -> bytes:
-        made, footer = self._filled(rendering, tracking, law, links)
+    def lines(self, rendering: Rendering, own: OwnTokens, law: Law, links: Sequence[bytes]) -> bytes:
+        made, footer = self._filled(rendering, own, law, links)
         before, after = self._pixel
-        return b"".join((made, footer, before, self.part.coding.value(tracking.opened()), after, self.part.end))
+        return b"".join((made, footer, before, own.opened, after))
 
 
 class _Text(_Body):
-    def __init__(self, part: WirePart, footers: Sequence[Footer], postal: str, *, bulk: bool, derived: bool) -> None:
-        super().__init__(part, [footer.around_text for footer in footers], postal, bulk=bulk)
+    def __init__(
+        self,
+        part: WirePart,
+        footers: Sequence[Footer],
+        prefixes: Prefixes,
+        postal: str,
+        *,
+        bulk: bool,
+        derived: bool,
+    ) -> None:
+        super().__init__(part, [footer.around_text for footer in footers], prefixes, postal, bulk=bulk)
         self._derived = derived
 
-    def lines(self, rendering: Rendering, tracking: Tracking, law: Law, links: Sequence[bytes]) -> bytes:
-        made, footer = self._filled(rendering, tracking, law, links)
-        coding = self.part.coding
+    def lines(self, rendering: Rendering, own: OwnTokens, law: Law, links: Sequence[bytes]) -> bytes:
+        made, footer = self._filled(rendering, own, law, links)
+        coding = self.coding
         made = coding.stripped(made)
         if self._derived and b"\r\n\r\n\r\n" in made:
             made = coding.gaps.sub(b"\r\n\r\n", made)

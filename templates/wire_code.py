@@ -20,13 +20,16 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import escape
 
 from templates.bodies import Coding
-from templates.links import BadLink, is_web_link, target_of, without_punctuation
+from templates.links import BadLink, Prefixes, is_web_link, target_of, without_punctuation
 from templates.prepared import FAILURES
 from templates.sandbox import Sandbox
 from templates.wire_values import CONTROLS, GaveUp
 
 OWN = ("unsubscribe_url", "preferences_url", "footer", "postal_address")
-"""What stands in every message's list of own pieces, in this order; the last is `brand.postal_address`."""
+"""What stands in every message's list of own things, in this order: the tokens of two links, and two pieces.
+
+The last is `brand.postal_address`.
+"""
 _ASIDE = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
 """Nodes whose output goes into a text of Jinja's and not to the wire."""
 _PURE = (nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Const, nodes.Filter)
@@ -173,6 +176,7 @@ class WireGenerator(CodeGenerator):
         name: str,
         *,
         coding: Coding,
+        prefixes: Prefixes,
         urls: list[str],
         taken: set[str],
         bare: re.Pattern[str] | None,
@@ -183,6 +187,11 @@ class WireGenerator(CodeGenerator):
         self.shows: set[str] = set()
         self.always_shows: set[str] = set()
         self._coding = coding
+        self._around_click = coding.around(prefixes.click, b"")
+        own = prefixes.unsubscribe, prefixes.preferences
+        self._around_own = [*(coding.around(prefix, b"") for prefix in own), (b"", b""), (b"", b"")]
+        self._pending = b""
+        """Fixed octets that are still to be written."""
         self._urls = urls
         self._taken = taken
         self._bare = bare
@@ -190,19 +199,24 @@ class WireGenerator(CodeGenerator):
         self._first = True
         self._open_link = False
         self._seen: Counter[str] = Counter()
-        self._numbers: dict[str, int] = {}
+        self._kept: dict[str, str] = {}
+        """The variables that keep the pieces of expressions that stand several times."""
+        self._certain: set[str] = set()
+        """Those of them that surely have been set where the code goes on."""
 
     def write_commons(self) -> None:
         super().write_commons()
-        self.writeline("w_links, w_own, w_kept = context.links, context.own, context.kept")
-        self.writeline("w_known = w_kept.get")
-        self.writeline("w_shown, w_made, w_linked, w_plain, w_bare = context.functions")
+        self.writeline("w_links, w_own = context.links, context.own")
+        self.writeline("w_shown, w_kept, w_made, w_linked, w_plain, w_bare = context.functions")
+        if self._kept:
+            self.writeline(f"{' = '.join(self._kept.values())} = None")
 
     def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:  # noqa: N802
         for output in _outputs(node):
             self._seen.update(repr(child) for child in output.nodes if self._is_pure(child))
+        several = [key for key, times in self._seen.items() if times > 1]
+        self._kept = {key: f"w_kept{number}" for number, key in enumerate(several)}
         super().visit_Template(node, frame)
-        self.writeline("from templates.wire_values import keep as w_keep")
 
     def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802
         self._loops += 1
@@ -233,6 +247,7 @@ class WireGenerator(CodeGenerator):
                 self._write_run(item, frame)
             else:
                 self._write_value(item, frame)
+        self._flush()
         self.outdent()
         self.writeline(")")
 
@@ -277,21 +292,30 @@ class WireGenerator(CodeGenerator):
             self.shows.add(OWN[slot.index])
             if certain:
                 self.always_shows.add(OWN[slot.index])
+        before, after = self._around_own[slot.index] if slot.source == "own" else self._around_click
+        self._pending += before
+        self._flush()
         self.writeline(f"w_{slot.source}[{slot.index}],")
+        self._pending = after
 
     def _write_value(self, child: nodes.Expr, frame: Frame) -> None:
-        key = repr(child) if not self._loops and self._is_pure(child) else ""
-        if self._seen[key] < 2:
+        self._flush()
+        kept = self._kept.get(repr(child)) if not self._loops and self._is_pure(child) else None
+        if kept is None:
             self.writeline("w_shown(", child)
             self.visit(child, frame)
             self.write("),")
-            return
-        number = self._numbers.setdefault(key, len(self._numbers))
-        self.writeline(f"w_known({number}) or w_keep(w_kept, {number}, w_shown(", child)
-        self.visit(child, frame)
-        self.write(")),")
+        elif kept in self._certain:
+            self.writeline(f"{kept},")
+        else:
+            self.writeline(f"({kept} := w_kept(" if frame.rootlevel else f"{kept} or ({kept} := w_kept(", child)
+            self.visit(child, frame)
+            self.write(")),")
+            if frame.rootlevel:
+                self._certain.add(kept)
 
     def _write_run(self, run: Run, frame: Frame) -> None:
+        self._flush()
         self.writeline("w_bare((")
         for part in run.parts:
             if isinstance(part, str):
@@ -347,9 +371,12 @@ class WireGenerator(CodeGenerator):
         return text[end:]
 
     def _write_piece(self, text: str) -> None:
-        piece = fixed(self._coding, text)
-        if piece:
-            self.writeline(f"{piece!r},")
+        self._pending += fixed(self._coding, text)
+
+    def _flush(self) -> None:
+        if self._pending:
+            self.writeline(f"{self._pending!r},")
+            self._pending = b""
 
 
 def _with_runs(items: list[str | Slot | nodes.Expr], bare: re.Pattern[str]) -> Iterator[str | Slot | nodes.Expr | Run]:

@@ -13,12 +13,19 @@ from typing import Any, NamedTuple
 
 from markupsafe import escape
 
-from templates.bodies import Coding
+from templates.bodies import QUOTED, Coding
 from templates.budget import RENDERING
+from templates.quoting import MOST, SOFT
 from templates.sandbox import printed
 
-_MOST_KEPT = 2_000
-"""Bytes of a value that is kept for its next place; a longer one is paid for each time."""
+_MOST_KEPT = 10_000
+"""Bytes of a value that may stand in several places and is paid for once."""
+_PRINTED = bytes(range(32, 127))
+_SIMPLE_IN_HTML = _PRINTED.translate(None, b"=&<>\"'")
+"""What stands as it is in quoted-printable, and is not escaped."""
+_SIMPLE_IN_TEXT = _PRINTED.translate(None, b"=/")
+"""The same in a text, where a slash might be a link's."""
+_FULL_STOP = ord(".")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 """What a body may not hold, and carriage returns, which only mean a line's end together with what follows."""
 
@@ -27,17 +34,12 @@ class GaveUp(Exception):
     """Raised where the fast way cannot be sure to give what the other one gives."""
 
 
-def keep(kept: dict[int, bytes], number: int, piece: bytes) -> bytes:
-    """Keep a piece for the next place of its expression, and return it."""
-    if len(piece) <= _MOST_KEPT:
-        kept[number] = piece
-    return piece
-
-
 class ValueFunctions(NamedTuple):
     """What makes pieces of values, of what a block of the template made, and of links."""
 
     shown: Callable[[Any], bytes]
+    kept: Callable[[Any], bytes]
+    """The same, of a value that stands in several places: gives up where it is long."""
     made: Callable[[Any], bytes]
     linked: Callable[[Any], bytes]
     """Of a link that went through the filter of links."""
@@ -68,11 +70,21 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
             _note_wide()
         return piece(text)
 
-    def escaped(value: Any) -> bytes:
-        return made(escape(printed(value)))
+    simple = _SIMPLE_IN_HTML if html else _SIMPLE_IN_TEXT
 
     def shown(value: Any) -> bytes:
-        return made(printed(value))
+        # Nearly all values are a few plain letters. They are not paid for: the piece is, by its length.
+        if coding is QUOTED and type(value) is str and value:
+            raw = value.encode()
+            if len(raw) < MOST and not raw.translate(None, simple) and b"  " not in raw and raw[0] != _FULL_STOP:
+                return raw + SOFT
+        return made(escape(printed(value)) if html else printed(value))
+
+    def kept(value: Any) -> bytes:
+        made_of_it = shown(value)
+        if len(made_of_it) > _MOST_KEPT:
+            raise GaveUp
+        return made_of_it
 
     def linked(value: Any) -> bytes:
         # An own link is left alone in a text, and has nothing in it to look for.
@@ -89,7 +101,7 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
             _note_wide()
         return piece(rendering.bare(text))
 
-    return ValueFunctions(escaped if html else shown, made, linked, plain, bare)
+    return ValueFunctions(shown, kept, made, linked, plain, bare)
 
 
 def _note_wide() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.errors import ConfigError
-from kernel.signing import Purpose, Signed, Signer
+from kernel.signing import LinkNumbers, Purpose, Signed, Signer
 
 SIGNER = Signer([b"k" * 32])
 OLDER = Signer([b"o" * 32])
@@ -54,11 +54,18 @@ def test_a_token_has_one_form_only(add: str) -> None:
 
 @given(NUMBERS)
 def test_a_bounce_address_survives_a_change_of_case(message_id: int) -> None:
-    token = SIGNER.address_token(message_id)
-    assert token == token.lower()
-    assert len(f"bounce+{token}") <= 64, "RFC 5321 section 4.5.3.1.1: the local part has at most 64 octets"
-    for shown in (token, token.upper(), token.title()):
-        assert SIGNER.verify_address(shown) == Signed(message_id=message_id, number=0)
+    for token in (SIGNER.address_token(message_id), SIGNER.of(message_id).own().bounce):
+        assert token == token.lower()
+        assert len(f"bounce+{token}") <= 64, "RFC 5321 section 4.5.3.1.1: the local part has at most 64 octets"
+        for shown in (token, token.upper(), token.title()):
+            assert SIGNER.verify_address(shown) == Signed(message_id=message_id, number=0)
+
+
+def test_a_return_path_with_one_digit_changed_is_nobodys() -> None:
+    token = SIGNER.of(12).own().bounce
+    for place, digit in enumerate(token):
+        other = "0" if digit != "0" else "1"
+        assert SIGNER.verify_address(token[:place] + other + token[place + 1 :]) is None
 
 
 def test_tokens_are_short() -> None:
@@ -90,12 +97,15 @@ def test_tokens_of_the_form_before_stay_valid() -> None:
 @given(NUMBERS, st.lists(NUMBERS, max_size=10))
 def test_tokens_made_together_are_those_made_one_by_one(message_id: int, numbers: list[int]) -> None:
     tokens = SIGNER.of(message_id)
-    assert [token.decode() for token in tokens.clicks(numbers)] == [
+    assert [token.decode() for token in tokens.clicks(LinkNumbers(numbers))] == [
         SIGNER.token(Purpose.CLICK, message_id, number) for number in numbers
     ]
     for purpose in set(Purpose) - {Purpose.CLICK}:
         assert tokens.of(purpose) == SIGNER.token(purpose, message_id)
-    assert tokens.address() == SIGNER.address_token(message_id)
+    own = tokens.own()
+    assert own.opened.decode() == SIGNER.token(Purpose.OPEN, message_id)
+    assert own.unsubscribe.decode() == SIGNER.token(Purpose.UNSUBSCRIBE, message_id)
+    assert own.preferences.decode() == SIGNER.token(Purpose.PREFERENCES, message_id)
 
 
 def test_an_endless_token_is_nobodys() -> None:

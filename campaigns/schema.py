@@ -11,7 +11,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from campaigns.crontab import parse_cron
-from kernel.fields import DateText, DurationText, Money, Name, RateText, Strict, WindowSpec, ZoneName
+from kernel.fields import DateText, DurationText, Money, Name, RateText, SpanText, Strict, WindowSpec, ZoneName
 from kernel.quantities import parse_share
 from kernel.settings import Limits, Settings
 from kernel.vocabulary import Channel, GoalKind
@@ -216,7 +216,7 @@ class Goal(Described):
         default=None, description="An opportunity that enters this stage."
     )
     event: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="A custom event of this name.")
-    within: DurationText = Field(description="How long after the touch it still counts, as 14d.")
+    within: SpanText = Field(description="How long after the touch it still counts, as 14d.")
     touch: list[Literal["click", "open", "sent"]] = Field(
         default=["click", "open"], min_length=1, description="What counts as a touch that earned the conversion."
     )
@@ -258,7 +258,7 @@ class Report(Described):
     )
 
     to: list[Annotated[str, AfterValidator(_check_address)]] = Field(min_length=1, description="E-mail addresses.")
-    after: DurationText | None = Field(default=None, description="Once for each run, so long after it fired, as 7d.")
+    after: SpanText | None = Field(default=None, description="Once for each run, so long after it fired, as 7d.")
     every: CronText | None = Field(default=None, description='Again and again, as "0 8 * * mon".')
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from cli.shared import JsonOption, WorkspaceOption, console, print_json, reporting_errors
+from kernel.dkim_keys import SELECTOR_RULE, Selector
 from kernel.errors import ConfigError
 from kernel.settings import Workspace, load_workspace
 from templates.addresses import wire_address
@@ -46,6 +48,10 @@ def new(
 
     Example: carillon dkim new 2026a --algorithm ed25519
     """
+    try:
+        TypeAdapter(Selector).validate_python(selector)
+    except ValidationError as error:
+        raise ConfigError(f"{selector!r} is no selector: {SELECTOR_RULE}") from error
     workspace = load_workspace(root)
     sender = next(iter(workspace.settings.senders.values()))
     pem = new_key("rsa" if algorithm is Algorithm.RSA else "ed25519")

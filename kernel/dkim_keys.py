@@ -9,13 +9,8 @@ from pydantic import Field, SecretStr, model_validator
 from kernel.fields import Strict, form
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-Selector = Annotated[
-    str,
-    form(
-        rf"(?=.{{1,190}}$){_LABEL}(\.{_LABEL})*",
-        "is no selector; it becomes a name in the DNS: letters, digits and hyphens within, at most 63, as 2026a",
-    ),
-]
+SELECTOR_RULE = "it becomes a name in the DNS: up to 63 letters, digits and hyphens within, as 2026a"
+Selector = Annotated[str, form(rf"(?=.{{1,190}}$){_LABEL}(\.{_LABEL})*", f"is no selector; {SELECTOR_RULE}")]
 
 
 class DkimKeySettings(Strict):

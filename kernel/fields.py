@@ -6,6 +6,7 @@ import re
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -44,6 +45,27 @@ def _check_duration(value: str) -> str:
     return value
 
 
+def _check_span(value: str) -> str:
+    if not parse_duration(value):
+        raise ValueError(f"{value!r} is no time at all; write one above zero, as in 30s, 15min, 8h or 7d")
+    return value
+
+
+def _check_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    if not sound or any(letter.isspace() for letter in value):
+        bare = value.strip().lstrip("/")
+        meant = (
+            f"https://{bare}" if "://" not in bare and "." in bare and " " not in bare else "https://www.acme.example"
+        )
+        raise ValueError(f"{value!r} is not a URL; write it with its scheme, as {meant}")
+    return value
+
+
 def _check_rate(value: str) -> str:
     parse_rate(value)
     return value
@@ -77,6 +99,9 @@ def _check_zone(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 DurationText = Annotated[str, AfterValidator(_check_duration)]
+SpanText = Annotated[str, AfterValidator(_check_span)]
+"""A duration of more than nothing."""
+UrlText = Annotated[str, AfterValidator(_check_url)]
 RateText = Annotated[str, AfterValidator(_check_rate)]
 DateText = Annotated[str, AfterValidator(_check_date)]
 Money = Annotated[str, AfterValidator(_check_money)]

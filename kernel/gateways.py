@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from kernel.errors import Refusal
-from kernel.fields import DurationText, Strict, form
+from kernel.fields import SpanText, Strict, UrlText, form
 from kernel.limits import DomainLimits, DomainName, Limited, Priced
 from kernel.placeholders import misspelt_placeholders, texts_in
 from kernel.sms_providers import AliyunGateway, HttpWay, TencentGateway, TwilioGateway, VonageGateway
@@ -40,8 +40,8 @@ class SmtpGateway(Limited):
     token_file: str | None = Field(default=None, description="For xoauth2: a file that holds the token of the hour.")
     token_command: str | None = Field(default=None, description="For xoauth2: a command that prints the token.")
     helo: str | None = None
-    timeout: DurationText = Field(default="5min", description="Patience with every answer but the last (RFC 5321).")
-    final_timeout: DurationText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
+    timeout: SpanText = Field(default="5min", description="Patience with every answer but the last (RFC 5321).")
+    final_timeout: SpanText = Field(default="10min", description="Patience after the final dot (RFC 5321 4.5.3.2).")
     messages_per_connection: int = Field(default=100, ge=1)
     connections: int = Field(default=20, ge=1, le=1000, description="At most so many at once in each worker process.")
     webhook: Webhook | None = Field(default=None, description="How the provider tells what became of messages.")
@@ -91,7 +91,7 @@ class HttpGateway(HttpWay):
     """A generic HTTP SMS gateway. Values may hold {to} {from} {text} {ref} {parts} {receipt_url}."""
 
     type: Literal["http"]
-    url: str
+    url: UrlText
     method: Literal["POST", "GET"] = "POST"
     headers: dict[str, SecretStr] = Field(default={})
     username: str | None = None
@@ -128,7 +128,7 @@ class HttpGateway(HttpWay):
 
 class KannelGateway(HttpWay):
     type: Literal["kannel"]
-    url: str
+    url: UrlText
     username: str
     password: SecretStr
     sender: str = ""
@@ -160,7 +160,7 @@ class SmppGateway(Priced, SmsTerms):
     sender_npi: int | None = Field(default=None, ge=0, le=255)
     service_type: PlainText = Field(default="", max_length=5)
     window: int = Field(default=10, ge=1, le=1000, description="How many submit_sm may be out unanswered.")
-    validity: DurationText | None = Field(default=None, description="How long the SMSC tries; none: its default.")
+    validity: SpanText | None = Field(default=None, description="How long the SMSC tries; none: its default.")
     receipts: bool = True
     message_ids: Literal["auto", "same"] = Field(
         default="auto", description="auto: receipts may write in hex what was given in decimal, or the other way."
@@ -168,8 +168,8 @@ class SmppGateway(Priced, SmsTerms):
     statuses: dict[str, Literal["transient", "permanent", "throttled", "down", "settings"]] = Field(
         default={}, description='What the SMSC\'s own statuses mean, as {"0x41d": permanent}.'
     )
-    enquire_link: DurationText = "30s"
-    timeout: DurationText = "60s"
+    enquire_link: SpanText = "30s"
+    timeout: SpanText = "60s"
 
     @field_validator("password")
     @classmethod

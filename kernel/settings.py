@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, model_validator
 from kernel.dkim_keys import DkimKeySettings
 from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import ConfigError, Refusal
-from kernel.fields import CurrencyCode, DurationText, Name, Strict, WindowSpec, ZoneName, form
+from kernel.fields import CurrencyCode, Name, SpanText, Strict, UrlText, WindowSpec, ZoneName, form
 from kernel.gateways import Gateway
 from kernel.limits import Budget, Route
 from kernel.regions import Region
@@ -47,7 +47,7 @@ class Sender(Strict):
         Annotated[str, form("[A-Za-z0-9]{5,15}", "is no Feedback-ID; write 5 to 15 letters and digits")] | None
     ) = None
     dkim: list[DkimKeySettings] = Field(default=[], description="Keys that sign; best an RSA and an Ed25519 one.")
-    dkim_expires: DurationText | None = Field(default=None, description="How long signatures hold; none: for ever.")
+    dkim_expires: SpanText | None = Field(default=None, description="How long signatures hold; none: for ever.")
 
 
 class FrequencyCap(Strict):
@@ -55,16 +55,16 @@ class FrequencyCap(Strict):
 
     channel: Literal["email", "sms"]
     messages: int = Field(ge=1)
-    within: DurationText
+    within: SpanText
 
 
 class Limits(Strict):
     window: WindowSpec = WindowSpec()
     caps: list[FrequencyCap] = Field(default=[])
-    max_age: DurationText = Field(default="3d", description="A message later than this past its time is not sent.")
+    max_age: SpanText = Field(default="3d", description="A message later than this past its time is not sent.")
     max_attempts: int = Field(default=8, ge=1)
-    first_retry: DurationText = Field(default="5min", description="No deferred message is tried again sooner.")
-    longest_retry: DurationText = Field(default="4h", description="No wait between two tries is longer.")
+    first_retry: SpanText = Field(default="5min", description="No deferred message is tried again sooner.")
+    longest_retry: SpanText = Field(default="4h", description="No wait between two tries is longer.")
     in_doubt: Literal["keep", "resend"] = Field(
         default="keep",
         description="Of what may or may not have been sent: keep it so, or resend it, once, 15 minutes later.",
@@ -102,7 +102,7 @@ class RfmSettings(Strict):
     map: Literal["grid", "eleven", "six"] | RfmMapSettings | None = Field(
         default=None, description="Scores to groups; default: six for scheme: thirds, else grid."
     )
-    window: DurationText | None = None
+    window: SpanText | None = None
     rollup: Literal["none", "parent", "top"] = Field(
         default="none", description="Score each account by itself, or children together with their parent or topmost."
     )
@@ -116,7 +116,7 @@ class RfmSettings(Strict):
         default=None, description="Thresholds, best first: at least these orders = 5, 4, 3, 2."
     )
     money: list[float] | None = Field(default=None, description="Thresholds, best first, in major units.")
-    refit_every: DurationText = Field(
+    refit_every: SpanText = Field(
         default="30d", description="How long cut-offs stay frozen before they are fitted anew."
     )
 
@@ -134,9 +134,7 @@ class ClusterSettings(Strict):
         default=None, min_length=1, description="Default: recency, orders, money, cadence, assortment, return share."
     )
     seed: int = 1
-    refit_every: DurationText = Field(
-        default="30d", description="Between fits labels are assigned by frozen centroids."
-    )
+    refit_every: SpanText = Field(default="30d", description="Between fits labels are assigned by frozen centroids.")
     largest_move: float = Field(
         default=0.5, gt=0, le=1, description="A fit that moves a larger share of the buyers is held until approved."
     )
@@ -148,10 +146,10 @@ class LifetimeSettings(Strict):
     model: Literal["bg_nbd", "mbg_nbd"] = Field(
         default="bg_nbd", description="mbg_nbd: who ordered once may be lost too."
     )
-    horizon: DurationText = "365d"
+    horizon: SpanText = "365d"
     margin: float = Field(default=1.0, gt=0, le=1, description="Share of revenue that is contribution.")
     annual_discount: float = Field(default=0.1, ge=0, lt=1)
-    refit_every: DurationText = "7d"
+    refit_every: SpanText = "7d"
 
 
 class WarehouseColumns(Strict):
@@ -210,7 +208,7 @@ class WarehouseSettings(Strict):
 
 
 class WebSettings(Strict):
-    public_url: str = Field(default="http://127.0.0.1:8025", description="What links in messages begin with.")
+    public_url: UrlText = Field(default="http://127.0.0.1:8025", description="What links in messages begin with.")
     host: str = "127.0.0.1"
     port: int = Field(default=8025, ge=0, le=65535)
     api_token: SecretStr | None = None
@@ -245,8 +243,8 @@ class BounceRule(Strict):
     """After how many bounces that may pass an address is left alone, and for how long."""
 
     bounces: int = Field(default=3, ge=1)
-    within: DurationText = Field(default="14d", description="The bounces lie no further apart than this.")
-    pause: DurationText = Field(default="30d", description="Counted from the last of them.")
+    within: SpanText = Field(default="14d", description="The bounces lie no further apart than this.")
+    pause: SpanText = Field(default="30d", description="Counted from the last of them.")
 
 
 class SuppressionSettings(Strict):
@@ -298,6 +296,16 @@ class Settings(Strict):
         if len({self.gateways[one].channel for one in ways if one in self.gateways}) > 1:
             message = f"route {name!r} has gateways for e-mail and for SMS"
             yield Refusal(message, "one of a kind cannot stand in for the other", at=("routes", name, "gateways"))
+
+    @model_validator(mode="after")
+    def _reports_have_a_way_out(self) -> Settings:
+        name, fitting = self.report_gateway, self.gateways_for(Channel.EMAIL)
+        if name is not None and name not in fitting:
+            is_ = "a route" if name in self.routes else "a gateway for SMS" if name in self.gateways else "no gateway"
+            hint = did_you_mean(name, fitting) or "there is no e-mail gateway"
+            message = f"report_gateway: {name!r} is {is_}; reports leave by one e-mail gateway"
+            raise Refusal(message, hint, at=("report_gateway",))
+        return self
 
     @model_validator(mode="after")
     def _budget_needs_prices(self) -> Settings:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from kernel.fields import DurationText, form
+from kernel.fields import SpanText, UrlText, form
 from kernel.limits import Priced
 from kernel.sms_terms import SmsTerms
 from kernel.vocabulary import Channel
@@ -16,7 +16,7 @@ from kernel.vocabulary import Channel
 class HttpWay(Priced, SmsTerms):
     """What every SMS provider over HTTP has."""
 
-    timeout: DurationText = "30s"
+    timeout: SpanText = "30s"
     concurrency: int = Field(default=32, ge=1, le=1000, description="Requests under way at once, in each process.")
     ca_file: str | None = Field(default=None, description="Certificates to trust beside the system's.")
     callback_token: SecretStr | None = Field(default=None, description="Secret part of the receipt URL.")
@@ -49,8 +49,8 @@ class TwilioGateway(HttpWay):
         Annotated[str, form("MG[0-9a-fA-F]{32}", "is no messaging service's SID; it is MG and 32 hexadecimal digits")]
         | None
     ) = None
-    validity: DurationText | None = Field(default=None, description="How long Twilio keeps trying.")
-    url: str = "https://api.twilio.com"
+    validity: SpanText | None = Field(default=None, description="How long Twilio keeps trying.")
+    url: UrlText = "https://api.twilio.com"
 
     @model_validator(mode="after")
     def _from_somewhere(self) -> TwilioGateway:
@@ -66,8 +66,8 @@ class VonageGateway(HttpWay):
     signature_secret: SecretStr | None = Field(default=None, description="Verifies what Vonage calls back.")
     signature_method: Literal["md5hash", "md5", "sha1", "sha256", "sha512"] = "sha256"
     sender: str
-    validity: DurationText | None = Field(default=None, description="How long Vonage keeps trying.")
-    url: str = "https://rest.nexmo.com/sms/json"
+    validity: SpanText | None = Field(default=None, description="How long Vonage keeps trying.")
+    url: UrlText = "https://rest.nexmo.com/sms/json"
 
 
 class FilledTemplates(HttpWay):
@@ -92,7 +92,7 @@ class AliyunGateway(FilledTemplates):
     access_key_id: str
     access_key_secret: SecretStr
     region: str = "cn-hangzhou"
-    url: str = "https://dysmsapi.aliyuncs.com/"
+    url: UrlText = "https://dysmsapi.aliyuncs.com/"
     callback_answer: ClassVar[str] = '{"code":0,"msg":"OK"}'
 
 
@@ -104,5 +104,5 @@ class TencentGateway(FilledTemplates):
     secret_key: SecretStr
     app_id: str
     region: str = "ap-guangzhou"
-    url: str = "https://sms.tencentcloudapi.com/"
+    url: UrlText = "https://sms.tencentcloudapi.com/"
     callback_answer: ClassVar[str] = '{"result":0,"errmsg":"OK"}'

@@ -33,8 +33,9 @@ from store.types import database_now
 from templates.dkim import keys_of
 from workers.channels.registry import open_channel
 from workers.embedded import answers
+from workers.hints import FOR_HOMELESS, about_homeless
 from workers.inbound.imap import probe
-from workers.status import stuck_campaigns
+from workers.status import homeless, stuck_campaigns
 
 PATIENCE_S = 10.0
 """How long a server may take to answer; a campaign's own patience is longer."""
@@ -139,7 +140,7 @@ def _database(workspace: Workspace, now: datetime) -> Iterator[Check]:
         yield _ok("database", f"{shown} answers")
         yield _schema(engine)
         yield _clock(skew_s)
-        yield from _campaigns(engine)
+        yield from _campaigns(engine, workspace)
     except SQLAlchemyError as error:
         yield _fail(
             "database", f"{shown}: {_first_line(error)}", "start the database, or correct CARILLON_DATABASE_URL"
@@ -148,13 +149,16 @@ def _database(workspace: Workspace, now: datetime) -> Iterator[Check]:
         engine.dispose()
 
 
-def _campaigns(engine: Engine) -> Iterator[Check]:
+def _campaigns(engine: Engine, workspace: Workspace) -> Iterator[Check]:
     if revision(engine) != head():
         return
     with reading(engine) as connection:
         stuck = stuck_campaigns(connection)
+        waiting = homeless(connection, workspace.settings.gateways)
     for words in stuck:
         yield _fail("campaigns", words, "mend what it names; the scheduler tries again every second")
+    for gateway, count in waiting.items():
+        yield _fail(f"gateway {gateway}", about_homeless(gateway, count), FOR_HOMELESS)
 
 
 def _database_time(engine: Engine) -> datetime:
@@ -319,8 +323,6 @@ def _mailboxes(workspace: Workspace) -> Iterator[Check]:
 def _public_url(workspace: Workspace) -> Check:
     url = workspace.settings.web.public_url
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return _fail("public url", f"{url!r} is not a URL", "set web.public_url, as https://go.acme.example")
     if parts.hostname in _LOCAL_HOSTS:
         return _warn(
             "public url",

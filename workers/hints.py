@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,9 +20,20 @@ class Symptoms:
     sendable_since: datetime | None
     claims: int
     closed: tuple[str, ...]
-    unknown_gateways: tuple[str, ...]
+    unknown_gateways: Mapping[str, int]
     paused_due: int
     balanced: bool
+
+
+FOR_HOMELESS = (
+    "put it back under `gateways:`, or `carillon campaigns cancel` what they belong to (`carillon campaigns list`)"
+)
+
+
+def about_homeless(gateway: str, count: int) -> str:
+    """Return that messages wait for a gateway that was taken out of carillon.yaml."""
+    wait = f"{count:,} messages wait" if count > 1 else "1 message waits"
+    return f"{wait} for gateway {gateway!r}, which carillon.yaml lacks"
 
 
 def hints(symptoms: Symptoms, *, now: datetime) -> tuple[str, ...]:
@@ -41,8 +52,8 @@ def _hints(symptoms: Symptoms, now: datetime) -> Iterator[str]:
         )
     for name in symptoms.closed:
         yield f"{name} is closed: `carillon doctor` tries it; once mended, `carillon lanes open {name}`"
-    for name in symptoms.unknown_gateways:
-        yield f"messages wait for gateway {name!r}, which carillon.yaml lacks: put it back, or cancel the campaign"
+    for name, count in symptoms.unknown_gateways.items():
+        yield f"{about_homeless(name, count)}: {FOR_HOMELESS}"
     if symptoms.paused_due:
         yield f"{symptoms.paused_due:,} of the messages due belong to paused campaigns: `carillon campaigns list`"
     doubtful = symptoms.states.get(MessageState.IN_DOUBT, 0)

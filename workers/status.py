@@ -91,7 +91,7 @@ def status(connection: Connection, gateways: Collection[str], *, rated: Collecti
                 sendable_since=_sendable_since(connection, found_lanes, rated, now),
                 claims=connection.execute(select(func.count()).select_from(claims)).scalar_one(),
                 closed=tuple(lane.name for lane in found_lanes if lane.closed_until is not None or lane.held),
-                unknown_gateways=_unknown(connection, gateways),
+                unknown_gateways=homeless(connection, gateways),
                 paused_due=_paused_due(connection, now),
                 balanced=found_books.balanced,
             ),
@@ -120,9 +120,13 @@ def _sendable_since(
     return None if oldest is None else from_ms(oldest)
 
 
-def _unknown(connection: Connection, gateways: Collection[str]) -> tuple[str, ...]:
-    query = select(messages.c.lane).where(is_planned(), messages.c.lane.not_in(list(gateways)))
-    return tuple(sorted(set(connection.execute(query.distinct()).scalars())))
+def homeless(connection: Connection, gateways: Collection[str]) -> dict[str, int]:
+    """Return how many planned messages wait for each gateway that carillon.yaml does not have."""
+    query = select(messages.c.lane, func.count().label("waiting")).where(
+        is_planned(), messages.c.lane.not_in(list(gateways))
+    )
+    rows = connection.execute(query.group_by(messages.c.lane).order_by(messages.c.lane))
+    return {row.lane: row.waiting for row in rows}
 
 
 def _paused_due(connection: Connection, now: datetime) -> int:

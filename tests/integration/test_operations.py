@@ -22,6 +22,7 @@ from kernel.vocabulary import MessageState, RunState
 from store.engine import open_database, reading, writing
 from store.schema import head, migrate
 from store.tables import accounts, campaign_versions, campaigns, contacts, enrollments, inbox, lanes, messages, runs
+from tests.seeding import seed_messages
 from workers.doctor import Check, Health, examine
 from workers.status import status
 
@@ -182,6 +183,21 @@ def test_a_clock_that_is_wrong_fails(shop: Path) -> None:
     assert "NTP" in found["clock"].remedy
 
 
+def test_doctor_and_status_say_how_many_wait_for_a_gateway_that_was_taken_out(shop: Path) -> None:
+    workspace = load_workspace(shop)
+    engine = open_database(workspace.database_url)
+    migrate(engine)
+    seed_messages(engine, 3, lane="old", due_at=datetime.now(UTC) + timedelta(days=1))
+    wait = "3 messages wait for gateway 'old', which carillon.yaml lacks"
+    check = checks_of(shop)["gateway old"]
+    assert (check.health, check.says) == (Health.FAIL, wait)
+    assert "put it back under `gateways:`" in check.remedy
+    with reading(engine) as connection:
+        found = status(connection, workspace.settings.gateways, now=NOW)
+    assert [hint for hint in found.hints if hint.startswith(wait)], found.hints
+    engine.dispose()
+
+
 # --- status --------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +283,7 @@ def test_the_status_says_what_to_do_about_what_is_amiss(engine: Engine) -> None:
         [idle, unknown] = status(connection, ["another"], now=later).hints
         assert status(connection, ["relay"], rated=["relay"], now=later).hints == ()
     assert "nobody sends them" in idle
-    assert "messages wait for gateway 'relay'" in unknown
+    assert "1 message waits for gateway 'relay'" in unknown
     with writing(engine) as connection:
         connection.execute(campaigns.update().values(state="paused"))
         assert "1 of the messages due belong to paused campaigns" in status(connection, ["relay"], now=later).hints[0]
@@ -291,6 +307,10 @@ def test_a_new_dkim_key_is_the_owners_alone_and_its_record_is_told(shop: Path) -
         assert made.exit_code == 0, made.output
         lines[algorithm] = next(line for line in made.output.splitlines() if "key_file" in line)
         assert (shop / ".carillon" / "dkim" / f"{algorithm[0]}.pem").stat().st_mode & 0o077 == 0
+    for selector in ("2026_a", "-r", "a..b", "", "../r", "x" * 64, "ä"):
+        refused = runner.invoke(app, ["dkim", "new", "--workspace", str(shop), "--", selector])
+        assert refused.exit_code == 1, selector
+        assert f"{selector!r} is no selector: it becomes a name in the DNS" in refused.output.replace("\n", "")
     again = runner.invoke(app, ["dkim", "new", "r", "--workspace", str(shop)])
     assert again.exit_code == 1
     assert "there is a key" in again.output

@@ -18,7 +18,7 @@ WELL = Symptoms(
     sendable_since=None,
     claims=0,
     closed=(),
-    unknown_gateways=(),
+    unknown_gateways={},
     paused_due=0,
     balanced=True,
 )
@@ -38,7 +38,11 @@ def test_all_well_says_nothing() -> None:
             "due since 2026-11-26 17:30 UTC and nobody sends them: is `carillon up` running",
         ),
         ({"closed": ("relay",)}, "`carillon lanes open relay`"),
-        ({"unknown_gateways": ("old",)}, "messages wait for gateway 'old', which carillon.yaml lacks"),
+        (
+            {"unknown_gateways": {"old": 1200}},
+            "1,200 messages wait for gateway 'old', which carillon.yaml lacks: put it back",
+        ),
+        ({"unknown_gateways": {"old": 1}}, "1 message waits for gateway 'old', which carillon.yaml lacks: put it back"),
         ({"paused_due": 1200}, "1,200 of the messages due belong to paused campaigns"),
         ({"states": {"in_doubt": 2}}, "2 may or may not have been sent: `carillon ledger doubts`"),
     ],

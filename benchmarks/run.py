@@ -14,7 +14,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NAMES = ("send", "stages", "smtp_engine", "expansion", "compose", "sms_http", "ingest", "segments", "warehouse")
+NAMES = (
+    "send",
+    "memory",
+    "stages",
+    "smtp_engine",
+    "expansion",
+    "compose",
+    "sms_http",
+    "ingest",
+    "segments",
+    "warehouse",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

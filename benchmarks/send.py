@@ -18,13 +18,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, func, select, update
 
 from benchmarks import peers
 from benchmarks.smtp_engine import far_away, sink
@@ -106,7 +106,7 @@ def _round(folder: Path, port: int, postgres: Any, noted: Any) -> None:
     noted("smtp-source -d", (rate, 0))
     few = max(MESSAGES // 50, 500)
     noted("plain loop, one process", (peers.plain_loop(port, messages=few, html=HTML, text=TEXT), 0))
-    with _shop(folder / "peer", f"sqlite:///{folder / 'peer.db'}", port) as shop:
+    with sending_shop(folder / "peer", f"sqlite:///{folder / 'peer.db'}", port) as shop:
         (folder / "tasks").mkdir()
         broker = shop.workspace.broker_url
         found = peers.celery_tasks(folder / "tasks", broker, port, messages=few, html=HTML, text=TEXT)
@@ -117,12 +117,12 @@ def _round(folder: Path, port: int, postgres: Any, noted: Any) -> None:
             with ExitStack() as stack:
                 to = stack.enter_context(far_away(port, FAR_S)) if part == "far" else port
                 count = MESSAGES // 5 if part == "far" else MESSAGES
-                shop = stack.enter_context(_shop(folder / f"{part}-{name}", url, to, dkim=part == "dkim"))
+                shop = stack.enter_context(sending_shop(folder / f"{part}-{name}", url, to, dkim=part == "dkim"))
                 words = {"near": "", "far": ", 50 ms away, 100 connections", "dkim": ", DKIM RSA-2048 and Ed25519"}
                 noted(f"Carillon on {name}{words[part]}", shop.send(count))
 
 
-class _Shop:
+class SendingShop:
     """A workspace with its processes, ready to send."""
 
     def __init__(self, folder: Path, url: str, port: int, settings: str) -> None:
@@ -144,8 +144,8 @@ class _Shop:
         for name in ("worker", "scheduler"):
             wait_for(ready_file(self._folder, name).exists, f"the {name}")
 
-    def send(self, count: int) -> tuple[float, int]:
-        """Return messages a second, and the largest resident set of a worker process in KiB."""
+    def send(self, count: int, watch: Callable[[], None] = lambda: None) -> tuple[float, int]:
+        """Return messages a second, and a process's largest resident set in KiB; call `watch` meanwhile."""
         try:
             # Some messages first, so that processes are forked, templates compiled and connections open.
             seeding.seed_messages(self._engine, _WARMUP, name="warmup")
@@ -153,13 +153,13 @@ class _Shop:
             later = datetime.now(UTC) + timedelta(days=1)
             seeding.seed_messages(self._engine, count, due_at=later, name="measured")
             started = self._make_due()
-            self._wait()
+            self._wait(watch)
             seconds = time.perf_counter() - started
             assert seeding.states(self._engine) == {MessageState.SENT: count + _WARMUP}, "not everything was sent"
         except BaseException:
             print(self._processes.log("worker")[-3000:], self._processes.log("scheduler")[-2000:], file=sys.stderr)
             raise
-        return count / seconds, self._peak_kb()
+        return count / seconds, max((size["VmHWM"] for size in self.worker_sizes().values()), default=0)
 
     def _make_due(self) -> float:
         with writing(self._engine) as connection:
@@ -168,31 +168,47 @@ class _Shop:
             )
         return time.perf_counter()
 
-    def _wait(self) -> None:
+    def _wait(self, watch: Callable[[], None] = lambda: None) -> None:
         """Wait until nothing is pending; asked of the index of pending messages, which costs next to nothing."""
         query = select(messages.c.run_id).where(is_pending()).limit(1)
 
         def over() -> bool:
+            watch()
             with reading(self._engine) as connection:
                 return connection.execute(query).first() is None
 
         wait_for(over, "all messages", seconds=900, every_s=0.05)
 
-    def _peak_kb(self) -> int:
-        """Return the largest resident set any child of the worker has had, in KiB."""
-        peaks = [0]
-        for status in Path("/proc").glob("[0-9]*/status"):
+    def pending(self) -> int:
+        """Return how many messages have still to be sent."""
+        with reading(self._engine) as connection:
+            return connection.execute(select(func.count()).select_from(messages).where(is_pending())).scalar_one()
+
+    def worker_sizes(self) -> dict[int, dict[str, int]]:
+        """Return what /proc tells of each sending process's memory in KiB, by its id.
+
+        VmHWM is the largest resident set it has had, VmRSS the present one, Pss the same with shared pages divided
+        among those that share them.
+        """
+        sizes = {}
+        for folder in Path("/proc").glob("[0-9]*"):
             try:
-                lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+                status = _kib(folder / "status")
+                if status.get("PPid") == self._worker:
+                    sizes[int(folder.name)] = status | _kib(folder / "smaps_rollup")
             except OSError:
-                continue
-            if lines.get("PPid", "").strip() == str(self._worker):
-                peaks.append(int(lines["VmHWM"].split()[0]))
-        return max(peaks)
+                continue  # It has ended meanwhile.
+        return sizes
 
     def stop(self) -> None:
         self._processes.stop_all()
         self._engine.dispose()
+
+
+def _kib(path: Path) -> dict[str, int]:
+    """Return the numbers of a file of /proc by their names."""
+    words = (line.split() for line in path.read_text().splitlines())
+    return {name.rstrip(":"): int(values[0]) for name, *values in words if values and values[0].isdigit()}
 
 
 _SETTINGS = (
@@ -205,11 +221,11 @@ _SETTINGS = (
 
 
 @contextmanager
-def _shop(folder: Path, url: str, port: int, *, dkim: bool = False) -> Iterator[_Shop]:
+def sending_shop(folder: Path, url: str, port: int, *, dkim: bool = False) -> Iterator[SendingShop]:
     key = "{{domain: acme.example, selector: %s, key_file: %s}}"
     keys = ", ".join(key % (path.stem, path) for path in _keys(folder.parent)) if dkim else ""
     settings = _SETTINGS % (f", dkim: [{keys}]" if dkim else "")
-    shop = _Shop(folder, url, port, settings)
+    shop = SendingShop(folder, url, port, settings)
     try:
         shop.start()
         yield shop

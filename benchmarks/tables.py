@@ -63,6 +63,18 @@ def _stages(figures: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def _memory(figures: dict[str, Any]) -> str:
+    rows = ["| messages sent, about | database | MB: the largest so far | now | share |", "|---|---|---|---|---|"]
+    for name in ("SQLite", "PostgreSQL"):
+        for look in figures.get(name, {}).get("looks", ()):
+            sizes = (
+                ", ".join(str(round(process[what] / 1024)) for process in look["kib"])
+                for what in ("peak", "now", "share")
+            )
+            rows.append(f"| {look['sent']:,} | {name} | {' | '.join(sizes)} |")
+    return "\n".join(rows)
+
+
 def _expansion(figures: dict[str, Any]) -> str:
     rows = ["| | seconds | places |", "|---|---|---|"]
     rows += [
@@ -71,7 +83,12 @@ def _expansion(figures: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-_TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"send": _send, "stages": _stages, "expansion": _expansion}
+_TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "send": _send,
+    "memory": _memory,
+    "stages": _stages,
+    "expansion": _expansion,
+}
 
 
 if __name__ == "__main__":

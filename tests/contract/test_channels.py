@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from kernel.gateways import HttpGateway, HttpReply, KannelGateway, SmppGateway, 
 from templates.mail import ComposedMail
 from templates.sms import ComposedSms
 from templates.sms_parts import split
+from tests.acceptance.processes import wait_for
 from tests.servers import sms_providers
 from tests.servers.flights import RememberingFlight
 from tests.servers.sms_adapters import aliyun, tencent, twilio, vonage
@@ -206,6 +209,19 @@ def test_it_stops_before_the_end_when_asked(rig: Rig) -> None:
     rig.channel.deliver([rig.parcel("accept", i) for i in range(5000)], flight, lambda: not flight.endings)
     assert flight.endings[0] == "accepted"
     assert 4999 not in flight.committed
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="counts references, as CPython does")
+def test_nothing_of_a_delivered_message_is_held_until_garbage_is_collected(rig: Rig) -> None:
+    parcels = [rig.parcel("accept", index) for index in range(20)]
+    before = [sys.getrefcount(parcel.content) for parcel in parcels]
+    gc.disable()
+    try:
+        rig.channel.deliver(parcels, RememberingFlight(), lambda: True)
+        # A connection's thread may still be on its way back from the last answer.
+        wait_for(lambda: [sys.getrefcount(parcel.content) for parcel in parcels] == before, "bodies let go", seconds=5)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", [name for name in RIGS if name != "kannel"])

@@ -197,6 +197,8 @@ class Pool:
     def _end(self, batch: Batch) -> None:
         self._batches.discard(batch)
         self._began_at.pop(batch, None)
+        # Letters know their batch: without this, only the collector of garbage would ever drop a chunk's bodies.
+        batch.letters.clear()
         batch.done.set()
 
     def _down(self, down: GatewayDown) -> None:

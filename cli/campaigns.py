@@ -218,6 +218,7 @@ def send_test(
     contact: ContactOption = None,
     step: StepOption = 1,
     root: WorkspaceOption = Path(),
+    as_json: JsonOption = False,
 ) -> None:
     """Send one message of a campaign file to yourself, rendered for a contact; outside the ledger.
 
@@ -228,7 +229,10 @@ def send_test(
     with opened(root) as (workspace, engine):
         campaign = load_campaigns(workspace, [name])[name]
         receipt = testing.send_test(workspace, engine, campaign, step, to, contact, now=system_clock())
-    console.print(f"sent to {to}: {getattr(receipt, 'reply', '') or 'accepted'}", markup=False, highlight=False)
+    if as_json:
+        print_json({"to": to, "step": step, **receipt._asdict()})
+        return
+    console.print(f"sent to {to}: {receipt.reply or 'accepted'}", markup=False, highlight=False)
 
 
 def _warn(problems: Any) -> None:

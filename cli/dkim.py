@@ -43,6 +43,7 @@ def new(
         Algorithm, typer.Option(help="Old receivers know only rsa; sign with both.", show_default=True)
     ] = Algorithm.RSA,
     root: WorkspaceOption = Path(),
+    as_json: JsonOption = False,
 ) -> None:
     """Make a key, readable by its owner only, and say what goes into the DNS and into carillon.yaml.
 
@@ -53,10 +54,13 @@ def new(
     except ValidationError as error:
         raise ConfigError(f"{selector!r} is no selector: {SELECTOR_RULE}") from error
     workspace = load_workspace(root)
-    sender = next(iter(workspace.settings.senders.values()))
+    name, sender = next(iter(workspace.settings.senders.items()))
     pem = new_key("rsa" if algorithm is Algorithm.RSA else "ed25519")
     key = load_key(wire_address(sender.email).domain, selector, pem)
     path = _kept(workspace, selector, pem)
+    if as_json:
+        print_json({**_as_json(name, key), "key_file": str(path)})
+        return
     console.print(f"made {path}\n\nin the DNS, before a message is signed:", highlight=False, soft_wrap=True)
     _print_record(key)
     console.print("\nin carillon.yaml, of the sender:", highlight=False)

@@ -65,7 +65,7 @@ def _cells(name: str, row: dict[str, Any] | None, now: datetime) -> list[Any]:
 
 
 @reporting_errors
-def open_(name: NameArgument, root: WorkspaceOption = Path()) -> None:
+def open_(name: NameArgument, root: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
     """Open a closed gateway now, after mending what it complained about; what waits for a quota or budget is due.
 
     Example: carillon lanes open relay
@@ -75,6 +75,9 @@ def open_(name: NameArgument, root: WorkspaceOption = Path()) -> None:
         woken = wake(connection, name)
     if not opened_now:
         _must_exist(workspace, name)
+    if as_json:
+        print_json({"name": name, "opened": opened_now, "woken": woken})
+        return
     waited = f"; {woken:,} message(s) that waited for a quota or budget are looked at again" if woken else ""
     said = "is open again" if opened_now else "was not closed"
     console.print(f"{name} {said}{waited}", markup=False, highlight=False, soft_wrap=True)
@@ -85,6 +88,7 @@ def close(
     name: NameArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; shown by `lanes list`.")] = "closed by command",
     root: WorkspaceOption = Path(),
+    as_json: JsonOption = False,
 ) -> None:
     """Close a gateway until `carillon lanes open`; what is planned waits, or goes by its route's other gateways.
 
@@ -94,6 +98,9 @@ def close(
         _must_exist(workspace, name)
         with writing(engine) as connection:
             hold_lane(connection, name, reason=reason)
+    if as_json:
+        print_json({"name": name, "held": True, "reason": reason})
+        return
     console.print(f"{name} is closed until `carillon lanes open {name}`", markup=False, highlight=False)
 
 

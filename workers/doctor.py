@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
 import shutil
 import socket
 import ssl
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -87,6 +90,9 @@ def examine(root: Path, *, now: datetime) -> Iterator[Check]:
         yield _fail("settings", str(error), "run the command in a workspace, or name one with --workspace")
         return
     yield _ok("settings", f"{workspace.root / 'carillon.yaml'} is in order")
+    slow = about_build(sysconfig.get_config_var("CONFIG_ARGS"))
+    if slow is not None:
+        yield slow
     yield _secret_key(workspace)
     yield from _signatures(workspace)
     yield from _database(workspace, now)
@@ -95,6 +101,23 @@ def examine(root: Path, *, now: datetime) -> Iterator[Check]:
     yield from _mailboxes(workspace)
     yield _public_url(workspace)
     yield _disk(workspace)
+
+
+def about_build(arguments: str | None) -> Check | None:
+    """Return a warning of a Python that was built without its profile-guided optimisation; None where nothing says so.
+
+    Args:
+        arguments: What it was configured with; None where that is not known, as on Windows.
+
+    Neither flags nor PGO_PROF_USE_FLAG tell: they name what the compiler could do, not what was done. Distributions
+    that build for `/usr` profile by a make target of their own, so that only other prefixes are judged.
+    """
+    told = None if arguments is None else shlex.split(arguments)
+    if told is None or "--enable-optimizations" in told or "--prefix=/usr" in told:
+        return None
+    says = f"Python {platform.python_version()} was built without --enable-optimizations: it runs about a third slower"
+    remedy = "use your distribution's Python, or build it with PYTHON_CONFIGURE_OPTS=--enable-optimizations (pyenv)"
+    return _warn("python", says, remedy)
 
 
 def _secret_key(workspace: Workspace) -> Check:

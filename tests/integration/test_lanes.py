@@ -79,6 +79,8 @@ def test_a_lane_is_closed_and_opened_by_command(tmp_path: Path, monkeypatch: pyt
     assert "closed by command" in run("list")
     assert "is open again" in run("open", "relay")
     assert json.loads(run("list", "--json")) == []
+    assert json.loads(run("close", "relay", "--json")) == {"name": "relay", "held": True, "reason": "closed by command"}
+    assert json.loads(run("open", "relay", "--json")) == {"name": "relay", "opened": True, "woken": 0}
     result = runner.invoke(app, ["lanes", "close", "rely", "--workspace", str(root)])
     assert result.exit_code == 1
     assert "did you mean 'relay'" in result.output

@@ -23,7 +23,7 @@ from store.engine import open_database, reading, writing
 from store.schema import head, migrate
 from store.tables import accounts, campaign_versions, campaigns, contacts, enrollments, inbox, lanes, messages, runs
 from tests.seeding import seed_messages
-from workers.doctor import Check, Health, examine
+from workers.doctor import Check, Health, about_build, examine
 from workers.status import status
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -183,6 +183,20 @@ def test_a_clock_that_is_wrong_fails(shop: Path) -> None:
     assert "NTP" in found["clock"].remedy
 
 
+@pytest.mark.parametrize(
+    ("arguments", "warned"),
+    [
+        ("'--prefix=/home/jo/.pyenv/versions/3.12.1' '--enable-shared'", True),
+        ("", True),
+        ("'--prefix=/usr' '--enable-shared' '--with-system-ffi'", False),
+        ("'--prefix=/opt/python' '--enable-optimizations' '--with-lto'", False),
+        (None, False),
+    ],
+)
+def test_a_python_built_without_its_profile_is_warned_of(arguments: str | None, warned: bool) -> None:
+    assert (about_build(arguments) is not None) is warned
+
+
 def test_doctor_and_status_say_how_many_wait_for_a_gateway_that_was_taken_out(shop: Path) -> None:
     workspace = load_workspace(shop)
     engine = open_database(workspace.database_url)
@@ -311,6 +325,8 @@ def test_a_new_dkim_key_is_the_owners_alone_and_its_record_is_told(shop: Path) -
         refused = runner.invoke(app, ["dkim", "new", "--workspace", str(shop), "--", selector])
         assert refused.exit_code == 1, selector
         assert f"{selector!r} is no selector: it becomes a name in the DNS" in refused.output.replace("\n", "")
+    told = runner.invoke(app, ["dkim", "new", "for-programs", "--json", "--workspace", str(shop)])
+    assert json.loads(told.stdout)["key_file"] == ".carillon/dkim/for-programs.pem"
     again = runner.invoke(app, ["dkim", "new", "r", "--workspace", str(shop)])
     assert again.exit_code == 1
     assert "there is a key" in again.output

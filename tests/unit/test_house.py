@@ -111,6 +111,15 @@ def test_every_command_helps_with_an_example_and_takes_a_workspace(name: str) ->
     assert name in ("init", "schema") or "--workspace" in options
 
 
+SILENT = {"init", "schema", "up", "worker", "scheduler", "web", "inbound", "redis"}
+"""Commands that run until they are stopped, or whose whole answer is a file."""
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SILENT and not name.startswith("picture ")])
+def test_every_command_that_answers_answers_programs_too(name: str) -> None:
+    assert "--json" in {option for parameter in COMMANDS[name].params for option in parameter.opts}
+
+
 def test_the_docs_tell_of_no_command_that_is_not_there() -> None:
     told = re.findall(r"^#+ `carillon ([a-z -]+?)(?: [^a-z`].*| \[.*)?`", read("docs/commands.md"), flags=re.MULTILINE)
     assert set(told) == set(COMMANDS)

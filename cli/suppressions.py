@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.shared import JsonOption, WorkspaceOption, console, opened, print_json, print_table, reporting_errors
+from cli.shared import JsonOption, WorkspaceOption, console, errors, opened, print_json, print_table, reporting_errors
 from kernel.clock import system_clock
 from kernel.errors import ConfigError
 from kernel.quantities import parse_duration
 from kernel.vocabulary import Channel, SuppressionReason
 from reports.csv_files import csv_bytes
 from store.engine import reading, writing
-from store.suppression_lists import COLUMNS, bring_in, channel_of, history_of, read_list, standing_rows, wire_form
+from store.suppression_lists import (
+    COLUMNS,
+    Brought,
+    bring_in,
+    channel_of,
+    history_of,
+    read_list,
+    standing_rows,
+    wire_form,
+)
 from store.suppressions import lift, suppress
 
 app = typer.Typer(no_args_is_help=True, help="Addresses that are not sent to.")
@@ -137,19 +148,36 @@ def import_(
 ) -> None:
     """Suppress every address of a CSV file; the same file twice changes nothing.
 
-    Columns: address, and if you like channel, reason, at, expires_at, detail, as `export` writes them.
+    Columns: address, and if you like channel, reason, at, expires_at, detail, as `export` writes them. Lines that are
+    not understood are named and left out; the exit code is then 3.
 
     Example: carillon suppressions import left-provider.csv
     """
-    lines = read_list(file, now=system_clock())
+    now = system_clock()
+    lines, problems = read_list(file, now=now)
     with opened(root) as (_workspace, engine), writing(engine) as connection:
-        left_out = bring_in(connection, lines, by=f"{_who()}: {file.name}")
+        brought = bring_in(connection, lines, by=f"{_who()}: {file.name}", now=now)
     if as_json:
-        print_json({"lines": len(lines), "left_out": left_out})
+        bad = [{"line": problem.line, "problem": problem.message} for problem in problems]
+        print_json({"lines": len(lines), **asdict(brought), "not_understood": bad})
     else:
-        words = f"{len(lines) - left_out:,} addresses suppressed"
-        words += f"; {left_out:,} left out: soft_bounce and mailbox_full are counted here anew" if left_out else ""
-        console.print(words, markup=False, highlight=False)
+        for words in _brought_in(brought):
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for problem in problems if not as_json else []:
+        errors.print(f"line {problem.line} was not understood: {problem.message}", markup=False, highlight=False)
+    if problems:
+        raise typer.Exit(3)
+
+
+def _brought_in(brought: Brought) -> Iterator[str]:
+    """Yield what an imported list changed, in words."""
+    yield f"{brought.added:,} added: they get nothing from now on"
+    if brought.already:
+        yield f"{brought.already:,} suppressed already: nothing changes for them"
+    if brought.ended:
+        yield f"{brought.ended:,} not suppressed: their time is over, or a later sign of life or lift counts more"
+    if brought.left_out:
+        yield f"{brought.left_out:,} left out: soft_bounce and mailbox_full pass, and are counted here anew"
 
 
 @reporting_errors

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from store.tables import suppression_words, suppressions
 
 COLUMNS = ("channel", "address", "reason", "at", "expires_at", "detail")
 _MOST_BYTES = 200 * 1024 * 1024
+_TOGETHER = 500
+"""Addresses asked about in one question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,20 @@ class Listed:
     at: datetime
     expires_at: datetime | None
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """What bringing in a list changed, in addresses.
+
+    `already` were suppressed before, `ended` are not suppressed: their time is over, or a later sign of life or lift
+    outweighs the list. `left_out` are lines whose reason only counting bounces brings about.
+    """
+
+    added: int
+    already: int
+    ended: int
+    left_out: int
 
 
 def wire_form(channel: Channel, address: str) -> str | None:
@@ -100,34 +117,60 @@ def _told(row: Any) -> dict[str, Any]:
     return {name: row[name] for name in (*COLUMNS, "message_id")}
 
 
-def bring_in(connection: Connection, lines: Sequence[Listed], *, by: str) -> int:
-    """Suppress every address of a list, and return how many lines only counting bounces can bring about."""
-    left_out = 0
-    for line in lines:
-        if line.reason is None:
-            left_out += 1
-            continue
+def bring_in(connection: Connection, lines: Sequence[Listed], *, by: str, now: datetime) -> Brought:
+    """Suppress every address of a list, and return what that changed.
+
+    Args:
+        connection: In a writing transaction.
+        lines: As `read_list` gives them.
+        by: Who says so.
+        now: What stands at this instant counts as suppressed.
+    """
+    taken = [line for line in lines if line.reason is not None]
+    before = _standing_of(connection, taken, now)
+    for line in taken:
         suppress(
             connection,
             channel=line.channel,
             address=line.address,
-            reason=line.reason,
+            reason=line.reason or SuppressionReason.MANUAL,
             at=line.at,
             until=line.expires_at,
             detail=line.detail,
             by=by,
         )
-    return left_out
+    after = _standing_of(connection, taken, now)
+    listed = {(line.channel.value, line.address) for line in taken}
+    return Brought(
+        added=len(after - before), already=len(before), ended=len(listed - after), left_out=len(lines) - len(taken)
+    )
 
 
-def read_list(path: Path, *, now: datetime) -> list[Listed]:
-    """Return the lines of a CSV file with a heading: `address`, and any of the other columns an export has.
+def _standing_of(connection: Connection, lines: Sequence[Listed], now: datetime) -> set[tuple[str, str]]:
+    """Return channels and addresses of the lines that are suppressed at `now`."""
+    found: set[tuple[str, str]] = set()
+    for channel in Channel:
+        addresses = sorted({line.address for line in lines if line.channel is channel})
+        for start in range(0, len(addresses), _TOGETHER):
+            query = select(suppressions.c.address).where(
+                suppressions.c.channel == channel,
+                suppressions.c.address.in_(addresses[start : start + _TOGETHER]),
+                standing(now),
+            )
+            found |= {(channel.value, address) for address in connection.execute(query).scalars()}
+    return found
+
+
+def read_list(path: Path, *, now: datetime) -> tuple[list[Listed], list[Problem]]:
+    """Return the lines of a CSV file with a heading, and what was not understood of others.
+
+    The columns are `address`, and any of the others an export has.
 
     An apostrophe before an address, as spreadsheets need it, is taken off. Without `channel` the address tells; without
     `reason` it is `manual`; without `at` it is `now`, without `expires_at` never.
 
     Raises:
-        InputError: the file cannot be read, or lines of it are wrong; every problem with its line.
+        InputError: the file cannot be read, or its heading is wrong.
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -139,7 +182,7 @@ def read_list(path: Path, *, now: datetime) -> list[Listed]:
     heading = [(name or "").strip().lower() for name in reader.fieldnames or []]
     reader.fieldnames = heading
     problems = [
-        _problem(path, 1, f"unknown column {name!r}", f"there are {', '.join(COLUMNS)}")
+        _problem(path, 1, f"unknown column {name!r}", f"delete it, or call it {', '.join(COLUMNS)}")
         for name in heading
         if name not in (*COLUMNS, "age_days", "message_id")
     ]
@@ -147,10 +190,7 @@ def read_list(path: Path, *, now: datetime) -> list[Listed]:
         problems.append(_problem(path, 1, "there is no column `address`", "the first line names the columns"))
     if problems:
         raise InputError(problems)
-    lines = list(_lines(path, reader, now, problems))
-    if problems:
-        raise InputError(problems)
-    return lines
+    return list(_lines(path, reader, now, problems)), problems
 
 
 def _lines(path: Path, reader: csv.DictReader[str], now: datetime, problems: list[Problem]) -> Iterator[Listed]:
@@ -169,11 +209,13 @@ def _lines(path: Path, reader: csv.DictReader[str], now: datetime, problems: lis
 
 def _line(cells: dict[str, str], now: datetime) -> Listed:
     given = cells["address"]
-    channel = Channel(cells.get("channel") or channel_of(given))
+    channel = Channel(_one_of(Channel, "channel", cells) or channel_of(given))
     address = wire_form(channel, given)
     if address is None:
-        raise ValueError(f"{given!r} is no address for {channel}")
-    reason = SuppressionReason(cells.get("reason") or SuppressionReason.MANUAL)
+        kinds = {Channel.EMAIL: "no e-mail address", Channel.SMS: "no number with its country, as +447900000001"}
+        both = "neither an e-mail address nor a number with its country, as +447900000001"
+        raise ValueError(f"{given!r} is {kinds[channel] if cells.get('channel') else both}" if given else "no address")
+    reason = SuppressionReason(_one_of(SuppressionReason, "reason", cells) or SuppressionReason.MANUAL)
     expires = cells.get("expires_at")
     return Listed(
         channel=channel,
@@ -185,8 +227,19 @@ def _line(cells: dict[str, str], now: datetime) -> Listed:
     )
 
 
+def _one_of(words: type[StrEnum], name: str, cells: dict[str, str]) -> str:
+    """Return the cell's word, small; "" where there is none."""
+    word = cells.get(name, "").lower()
+    if word and word not in set(words):
+        raise ValueError(f"{cells[name]!r} is no {name}; write {', '.join(words)} or nothing")
+    return word
+
+
 def _instant(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no date; write it as 2026-03-02 or 2026-03-02T10:00:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

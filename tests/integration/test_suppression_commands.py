@@ -23,6 +23,7 @@ from store.tables import suppression_words, suppressions
 from tests.integration.returning import make_workspace, rows, sent_messages
 
 JO = "user1@customer.example"
+WHAT_IT_MAY_BE = "an e-mail address nor a number with its country, as +447900000001"
 
 
 @pytest.fixture
@@ -90,26 +91,39 @@ def test_a_list_goes_out_and_comes_in_again_the_same(shop: tuple[Workspace, Engi
     with writing(engine) as connection:
         connection.execute(suppressions.delete())
         connection.execute(suppression_words.delete())
-    for _ in range(2):
-        assert data(workspace, "import", str(file)) == {"lines": 4, "left_out": 0}
+    for added in (3, 0):  # Addresses: one has two reasons.
+        told = {"lines": 4, "added": added, "already": 3 - added, "ended": 0, "left_out": 0, "not_understood": []}
+        assert data(workspace, "import", str(file)) == told
         assert rows(engine, suppressions, "channel", "address", "reason", "at", "expires_at") == before
         assert len(rows(engine, suppression_words, "id")) == 4
 
 
-def test_every_wrong_line_of_a_list_is_named_and_nothing_changes(
+def test_what_a_list_changes_is_told_and_every_line_that_was_not_understood(
     shop: tuple[Workspace, Engine], tmp_path: Path
 ) -> None:
-    workspace, engine = shop
+    workspace, _ = shop
+    run(workspace, "add", "old@a.example")
     file = tmp_path / "list.csv"
     file.write_text(
-        "Address,reason,at\nok@a.example,,\nnot an address,,\nok@a.example,dislike,\nok@a.example,,soon\n",
+        "Address,reason,at,expires_at\nok@a.example,,,\nnot an address,,,\n"
+        "ok@a.example,dislike,,\nno@a.example,,soon,\n"
+        "old@a.example,Unsubscribe,,\nOK@a.example,,,\npast@a.example,,2026-01-01,2026-02-01\n,manual,,\n",
         encoding="utf-8",
     )
-    told = run(workspace, "import", str(file), code=1).stderr
-    assert "list.csv:3:1: 'not an address' is no address for sms" in told
-    assert "list.csv:4:1: 'dislike' is not a valid SuppressionReason" in told
-    assert "list.csv:5:1: Invalid isoformat string: 'soon'" in told
-    assert rows(engine, suppressions, "address") == []
+    told = run(workspace, "import", str(file), code=3)
+    assert told.stdout.splitlines() == [
+        "1 added: they get nothing from now on",
+        "1 suppressed already: nothing changes for them",
+        "1 not suppressed: their time is over, or a later sign of life or lift counts more",
+    ]
+    assert told.stderr.splitlines() == [
+        f"line 3 was not understood: 'not an address' is neither {WHAT_IT_MAY_BE}",
+        f"line 4 was not understood: 'dislike' is no reason; write {', '.join(SuppressionReason)} or nothing",
+        "line 5 was not understood: 'soon' is no date; write it as 2026-03-02 or 2026-03-02T10:00:00Z",
+        "line 9 was not understood: no address",
+    ]
+    listed = {row["address"]: row["reason"] for row in data(workspace, "list")}
+    assert listed.keys() == {"ok@a.example", "old@a.example"}
     file.write_text("mail\na@b.example\n", encoding="utf-8")
     assert "no column `address`" in run(workspace, "import", str(file), code=1).stderr
 

@@ -21,7 +21,7 @@ from store.schema import installation
 from store.tables import accounts, contacts, profiles
 from templates.context import load_contexts
 from templates.files import EmailTemplate, email_template
-from templates.lint import GMAIL_CLIPS_AT, Advice, NotedLinks, bodies, message_advice, source_advice
+from templates.lint import GMAIL_CLIPS_AT, Advice, NotedLinks, bodies, message_advice, source_advice, undefined_beside
 from templates.mail import ComposedMail, MailStep
 from templates.mail_law import LAWS, breaches
 from templates.odd_people import anybody, odd_people
@@ -196,12 +196,17 @@ class _Look:
         if isinstance(step, str):
             failing.setdefault(step, {})
             return None
-        try:
+
+        def compose(data: dict[str, Any]) -> ComposedMail:
             return step.compose(
-                message_id=0, address="nobody@sample.invalid", context=context, date=self.now, links=self._links
+                message_id=0, address="nobody@sample.invalid", context=data, date=self.now, links=self._links
             )
+
+        try:
+            return compose(context)
         except TemplateProblem as problem:
-            failing.setdefault(str(problem), {})[person] = None
+            for words in (str(problem), *undefined_beside(compose, context, problem)):
+                failing.setdefault(words, {})[person] = None
             return None
 
     def _ready(self, language: str) -> MailStep | str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
@@ -17,7 +18,7 @@ from kernel.settings import Brand, Sender
 from kernel.signing import Purpose, Signer
 from templates.files import EmailTemplate
 from templates.mail import ComposedMail, MailStep
-from templates.problems import SHOWN_UNDER, Place
+from templates.problems import SHOWN_UNDER, Place, TemplateProblem
 from templates.sources import Piece, resolved, shipped_files
 
 GMAIL_CLIPS_AT = 102_000
@@ -33,6 +34,8 @@ _UNQUOTED = re.compile(r"<[a-zA-Z][^<>]*\s[a-zA-Z-]+=(?![\"'\s])[^<>]*\{\{")
 _NO_ALT = re.compile(r"<(?:img|mj-image)\b(?![^>]*\balt\s*=)[^>]*>", re.IGNORECASE)
 _BARE_DOMAIN = re.compile(r"(?<![\w/@.-])www\.[\w-]+\.[\w.-]*\w(?![\w-]|\.\w|\s*</a>)", re.IGNORECASE)
 _SOURCELESS = re.compile(r"<(script|form|iframe|object|embed|video|audio)\b", re.IGNORECASE)
+_UNDEFINED = re.compile(r"'([A-Za-z_][\w.]*)' is undefined")
+_MOST_NAMES = 30
 _WORD = re.compile(r"\w{4,}")
 _DOMAIN = re.compile(r"(?:https?://)?((?:[\w-]+\.)+[a-z]{2,})(?:[/?#]\S*)?", re.IGNORECASE)
 _SOURCES = (
@@ -93,6 +96,51 @@ def lint(template: EmailTemplate, context: Mapping[str, Any], *, brand: Brand, s
         *message_advice(template, mail, links.targets("https://preview.invalid", signer)),
     ]
     return [str(advice) for advice in found]
+
+
+def undefined_beside(
+    compose: Callable[[dict[str, Any]], object], context: Mapping[str, Any], problem: TemplateProblem
+) -> Iterator[str]:
+    """Yield the further undefined names of a message that failed for one: each is made up, and the message tried again.
+
+    Args:
+        compose: Makes the message of a person's data, or raises TemplateProblem.
+        context: The person's.
+        problem: What it failed for first; where that is no undefined name nothing is yielded.
+    """
+    filled = copy.deepcopy(dict(context))
+    seen = {str(problem)}
+    while (name := _UNDEFINED.search(str(problem))) is not None and len(seen) < _MOST_NAMES:
+        further = _failing_without(compose, filled, name[1].split("."))
+        if further is None or str(further) in seen or not _UNDEFINED.search(str(further)):
+            return
+        yield str(further)
+        seen.add(str(further))
+        problem = further
+
+
+def _failing_without(
+    compose: Callable[[dict[str, Any]], object], filled: dict[str, Any], way: Sequence[str]
+) -> TemplateProblem | None:
+    """Return what a message fails for when a name is there, as a word or, where no word will do, as a number."""
+    owner: Any = filled
+    for step in way[:-1]:
+        inner = owner.get(step) if isinstance(owner, dict) else owner[int(step)] if isinstance(owner, list) else None
+        owner = inner
+    if not isinstance(owner, dict):
+        return None
+    failed: TemplateProblem | None = None
+    for made_up in ("word", 1):
+        owner[way[-1]] = made_up
+        try:
+            compose(filled)
+        except TemplateProblem as error:
+            failed = error
+            if _UNDEFINED.search(str(error)):
+                break
+        else:
+            return None
+    return failed
 
 
 class NotedLinks:

@@ -73,6 +73,17 @@ def test_what_fails_for_somebody_of_the_audience_is_told_with_the_person(engine:
     assert missing.people == ("bare",)
 
 
+def test_every_undefined_name_is_told_at_once(engine: Engine, tmp_path: Path) -> None:
+    html = f"<p>{TEXT}</p>\n<p>{{{{ account.attributes.tier }}}} {{{{ contact.attributes.spent|money }}}}</p>\n"
+    subject = {"subject.txt": "Hello {{ contact.attributes.nick }}"}
+    html += "<p>{% for name in account.attributes.names %}{{ name }}{% endfor %}{{ contact.attributes.last }}</p>"
+    found = findings(engine, shop(engine, tmp_path, html, **subject))
+    names = [finding.message.partition("'")[2].partition("'")[0] for finding in found if finding.fails]
+    contact, account = "contact.attributes.", "account.attributes."
+    assert names == [f"{contact}nick", f"{contact}spent", f"{account}names", f"{contact}last", f"{account}tier"]
+    assert "bare" in about(found, f"'{account}tier'").people
+
+
 def test_what_fails_for_people_who_never_bought_is_told_although_there_may_be_none(
     engine: Engine, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ messages (docs/decisions/0010).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -192,23 +192,21 @@ def renew(connection: Connection, claim_id: int, lease: timedelta) -> datetime |
 def skip(connection: Connection, claim_id: int, reasons: dict[int, SkipReason], at: datetime) -> None:
     """End claimed messages that are not to be sent, with their reasons."""
     at_ms = to_ms(at)
-    rows = [(i, MessageState.SKIPPED.value, None, reason.value, at_ms) for i, reason in reasons.items()]
-    _move(connection, claim_id, ("state", "claim_id", "reason", "ended_at"), rows)
+    rows = [(i, reason.value, at_ms) for i, reason in reasons.items()]
+    _move(connection, claim_id, MessageState.SKIPPED, ("reason", "ended_at"), rows)
 
 
 def fail(connection: Connection, claim_id: int, reasons: dict[int, tuple[FailReason, str]], at: datetime) -> None:
     """End claimed messages that cannot be made (template, composition), with reason and words."""
     at_ms = to_ms(at)
-    rows = [
-        (i, MessageState.FAILED.value, None, reason.value, words[:500], at_ms) for i, (reason, words) in reasons.items()
-    ]
-    _move(connection, claim_id, ("state", "claim_id", "reason", "reply", "ended_at"), rows)
+    rows = [(i, reason.value, words[:500], at_ms) for i, (reason, words) in reasons.items()]
+    _move(connection, claim_id, MessageState.FAILED, ("reason", "reply", "ended_at"), rows)
 
 
 def postpone(connection: Connection, claim_id: int, until: dict[int, datetime]) -> None:
     """Put claimed messages back to `planned`, due at the given instants."""
-    rows = [(i, MessageState.PLANNED.value, None, to_ms(instant)) for i, instant in until.items()]
-    _move(connection, claim_id, ("state", "claim_id", "due_at"), rows)
+    rows = [(i, to_ms(instant)) for i, instant in until.items()]
+    _move(connection, claim_id, MessageState.PLANNED, ("due_at",), rows)
 
 
 def mark_sending(connection: Connection, claim_id: int) -> bool:
@@ -261,26 +259,31 @@ def release(connection: Connection, claim_id: int) -> None:
 
 def _write_endings(connection: Connection, claim_id: int, ending: Ending, group: Sequence[Outcome]) -> None:
     """Write messages that ended alike; columns and their values stand in the same order."""
+    if not group:
+        return
     match ending:
         case Ending.ACCEPTED | Ending.IN_DOUBT:
             state = MessageState.SENT if ending is Ending.ACCEPTED else MessageState.IN_DOUBT
-            columns: tuple[str, ...] = ("reply", "address", "gateway_id", "parts", "cost_micro", "sent_at", "ended_at")
-            rows: Iterable[tuple[Any, ...]] = (
-                (o.reply[:500], o.address, o.gateway_id, o.parts, o.cost_micro, at, at)
-                for o, at in zip(group, [to_ms(outcome.at) for outcome in group], strict=True)
-            )
+            columns: tuple[str, ...] = ("reply", "address", "sent_at", "ended_at")
+            instants = [to_ms(outcome.at) for outcome in group]
+            rows: list[tuple[Any, ...]] = [
+                (o.message_id, o.reply[:500], o.address, at, at) for o, at in zip(group, instants, strict=True)
+            ]
+            if any(o.gateway_id is not None or o.parts is not None or o.cost_micro is not None for o in group):
+                # Mostly nobody has any of them; then their columns, and the index on one of them, are left alone.
+                columns += ("gateway_id", "parts", "cost_micro")
+                details = [(o.gateway_id, o.parts, o.cost_micro) for o in group]
+                rows = [(*row, *detail) for row, detail in zip(rows, details, strict=True)]
         case Ending.REFUSED:
             state, columns = MessageState.FAILED, ("reply", "address", "ended_at", "reason")
-            rows = ((o.reply[:500], o.address, to_ms(o.at), o.fail_reason.value) for o in group)
+            rows = [(o.message_id, o.reply[:500], o.address, to_ms(o.at), o.fail_reason.value) for o in group]
         case Ending.DEFERRED:
             state, columns = MessageState.PLANNED, ("reply", "due_at")
-            rows = ((o.reply[:500], to_ms(o.retry_at or o.at)) for o in group)
+            rows = [(o.message_id, o.reply[:500], to_ms(o.retry_at or o.at)) for o in group]
             _count_attempts(connection, claim_id, [o.message_id for o in group])
         case Ending.UNTOUCHED:
-            state, columns, rows = MessageState.PLANNED, (), (() for _ in group)
-    ids = (o.message_id for o in group)
-    moved = [(i, state.value, None, *row) for i, row in zip(ids, rows, strict=True)]
-    _move(connection, claim_id, ("state", "claim_id", *columns), moved)
+            state, columns, rows = MessageState.PLANNED, (), [(o.message_id,) for o in group]
+    _move(connection, claim_id, state, columns, rows)
 
 
 def _count_attempts(connection: Connection, claim_id: int, ids: list[int]) -> None:
@@ -292,8 +295,12 @@ def _count_attempts(connection: Connection, claim_id: int, ids: list[int]) -> No
         )
 
 
-def _move(connection: Connection, claim_id: int, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-    update_rows(connection, messages, columns, rows, only={"claim_id": claim_id})
+def _move(
+    connection: Connection, claim_id: int, state: MessageState, columns: Sequence[str], rows: list[tuple[Any, ...]]
+) -> None:
+    """Take messages out of a claim into a state; each row is a message's id and the values of the columns."""
+    out: dict[str, Any] = {"state": state.value, "claim_id": None}
+    update_rows(connection, messages, columns, rows, same=out, only={"claim_id": claim_id})
 
 
 def abandoned(connection: Connection, host: str) -> list[Abandoned]:

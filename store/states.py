@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import ColumnElement, and_, bindparam
 
 from kernel.vocabulary import PENDING_STATES, MessageState
 from store.tables import inbox, messages
@@ -21,8 +21,9 @@ def is_planned() -> ColumnElement[bool]:
 
 
 def is_pending() -> ColumnElement[bool]:
-    """Return whether a message has not ended: what `ix_messages_pending` holds."""
-    return messages.c.state.in_(_written([state.value for state in PENDING_STATES], expanding=True))
+    """Return whether a message has not ended: what `ix_messages_pending` holds, which goes by `ended_at`."""
+    pending = messages.c.state.in_(_written([state.value for state in PENDING_STATES], expanding=True))
+    return and_(messages.c.ended_at.is_(None), pending)
 
 
 def is_unread() -> ColumnElement[bool]:

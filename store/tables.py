@@ -437,7 +437,8 @@ enrollments = Table(
 
 # --- the ledger --------------------------------------------------------------------------------------------
 
-_PENDING = "state IN ('planned', 'claimed', 'sending')"
+_PENDING = "ended_at IS NULL"
+"""Not by its state, which a claim changes: SQLite writes an index anew of which a condition names what is written."""
 
 messages = Table(
     "messages",
@@ -494,7 +495,7 @@ messages = Table(
         sqlite_where=text("claim_id IS NOT NULL"),
         postgresql_where=text("claim_id IS NOT NULL"),
     ),
-    Index(None, "contact_id", "channel", "sent_at"),
+    Index(None, "contact_id"),
     Index(
         "ix_messages_pending",
         "run_id",

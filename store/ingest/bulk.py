@@ -20,13 +20,11 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
-    cast,
     func,
     insert,
     literal,
     select,
     text,
-    update,
 )
 from sqlalchemy.sql import column as named_column
 
@@ -88,6 +86,7 @@ def update_rows(
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
     *,
+    same: Mapping[str, Any] | None = None,
     only: Mapping[str, Any] | None = None,
 ) -> None:
     """Set columns of many rows as fast as the database can.
@@ -95,45 +94,55 @@ def update_rows(
     Args:
         connection: In a writing transaction.
         table: Has a column `id`.
-        columns: What to set.
+        columns: What to set; name no column that stays as it is, for its indexes would be written anew.
         rows: Each its id and then the values, as `insert_rows` takes them.
+        same: What to set to the same value in every row.
         only: Values that a row's columns must have for it to be written.
     """
     if not rows:
         return
-    only = only or {}
+    same, only = same or {}, only or {}
     if connection.dialect.name == "postgresql":
         # One statement over arrays: a round trip for each row is what makes PostgreSQL slow.
-        names = ("id", *columns)
-        arrays = {f"all_{name}": list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
-        connection.execute(_update_from_arrays(table, names, tuple(only.items())), arrays)
+        arrays = map(list, zip(*rows, strict=True))
+        statement = _update_from_arrays(table, tuple(columns), tuple(same), tuple(only))
+        connection.exec_driver_sql(statement, (*same.values(), *arrays, *only.values()))
         return
-    conditions = tuple(only.values())
-    statement = _update_one(table, tuple(columns), tuple(only))
-    connection.exec_driver_sql(statement, [(*row[1:], row[0], *conditions) for row in rows])
-
-
-def _update_from_arrays(table: Table, names: Sequence[str], only: Sequence[tuple[str, Any]]) -> Any:
-    arrays = [bindparam(f"all_{name}", type_=ARRAY(_array_type(table.c[name]))) for name in names]
-    # The cast tells PostgreSQL the kind of an array that holds nothing but NULL.
-    given = func.unnest(*(cast(array, array.type) for array in arrays)).table_valued(*(f"new_{name}" for name in names))
-    given = given.render_derived("given")
-    values = {name: cast(given.c[f"new_{name}"], table.c[name].type) for name in names if name != "id"}
-    conditions = [table.c[name] == value for name, value in only]
-    return update(table).where(table.c.id == given.c.new_id, *conditions).values(values)
+    constants = (*same.values(), *only.values())
+    statement = _update_one(table, tuple(columns), tuple(same), tuple(only))
+    connection.exec_driver_sql(statement, [(*row[1:], row[0], *constants) for row in rows])
 
 
 @lru_cache(maxsize=64)
-def _update_one(table: Table, columns: tuple[str, ...], only: tuple[str, ...]) -> str:
-    """Return SQLite's UPDATE of one row; its parameters are the columns, the id, the conditions."""
-    changes = ", ".join(f"{name} = ?" for name in columns)
-    conditions = " AND ".join(f"{name} = ?" for name in ("id", *only))
-    return f"UPDATE {table.name} SET {changes} WHERE {conditions}"  # noqa: S608 - names of our own tables
+def _update_from_arrays(table: Table, columns: tuple[str, ...], same: tuple[str, ...], only: tuple[str, ...]) -> str:
+    """Return PostgreSQL's UPDATE; its parameters are what is the same, arrays of id and columns, the conditions."""
+    names = ("id", *columns)
+    arrays = ", ".join(f"%s::{_array_type(table.c[name])}[]" for name in names)
+    given = ", ".join(f"new_{name}" for name in names)
+    changes = [f"{name} = new_{name}{_cast(table.c[name])}" for name in columns]
+    changes += [f"{name} = %s" for name in same]
+    conditions = "".join(f" AND {table.name}.{name} = %s" for name in only)
+    return (
+        f"UPDATE {table.name} SET {', '.join(changes)} FROM unnest({arrays}) AS given({given}) "  # noqa: S608 - our names
+        f"WHERE {table.name}.id = new_id{conditions}"
+    )
 
 
-def _array_type(column: Column[Any]) -> Any:
+@lru_cache(maxsize=64)
+def _update_one(table: Table, columns: tuple[str, ...], same: tuple[str, ...], only: tuple[str, ...]) -> str:
+    """Return SQLite's UPDATE of one row; its parameters are the columns, the id, what is the same, the conditions."""
+    changes = [f"{name} = ?{at}" for at, name in enumerate(columns, start=1)]
+    changes += [f"{name} = ?{at}" for at, name in enumerate(same, start=len(columns) + 2)]
+    conditions = [f"{name} = ?{at}" for at, name in enumerate(only, start=len(columns) + len(same) + 2)]
+    where = " AND ".join([f"id = ?{len(columns) + 1}", *conditions])
+    return f"UPDATE {table.name} SET {', '.join(changes)} WHERE {where}"  # noqa: S608 - names of our own tables
+
+
+def _array_type(column: Column[Any]) -> str:
     """Return the kind of plain value `insert_rows` takes for the column."""
-    for kind in (Boolean, Float, Text):
-        if isinstance(column.type, kind):
-            return kind()
-    return Text() if isinstance(column.type, JSON) else BigInteger()
+    kinds = ((Boolean, "boolean"), (Float, "float8"), (Text, "text"), (JSON, "text"))
+    return next((name for kind, name in kinds if isinstance(column.type, kind)), "bigint")
+
+
+def _cast(column: Column[Any]) -> str:
+    return "::jsonb" if isinstance(column.type, JSON) else ""

@@ -14,12 +14,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, select, text
 
 from kernel.errors import ConfigError
 from store.engine import open_database, reading, writing
 from store.schema import MIGRATIONS, head, installation, migrate, revision
-from store.tables import metadata
+from store.states import is_pending
+from store.tables import messages, metadata
 
 _CATALOGUE = (
     """
@@ -139,6 +140,20 @@ _IN_DOUBT_BEFORE = (
         "VALUES (2, 1, 2, 1, 1, 'email', 'relay', 'sent', 0, 0)"
     ),
 )
+
+
+def test_what_was_pending_stays_pending_whatever_was_said_of_its_end(
+    empty_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.schema._upgrade", lambda connection: _upgrade_to(connection, "0006"))
+    migrate(empty_engine)
+    monkeypatch.undo()
+    with writing(empty_engine) as connection:
+        for statement in (*_IN_DOUBT_BEFORE, "UPDATE messages SET state = 'planned', ended_at = 7 WHERE id = 1"):
+            connection.execute(text(statement))
+    migrate(empty_engine)
+    with reading(empty_engine) as connection:
+        assert connection.execute(select(messages.c.id).where(is_pending())).scalars().all() == [1]
 
 
 def _upgrade_to(connection: Connection, revision: str) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row
 from campaigns.calendar import zone_named
 from campaigns.eligibility import Go, Skip, check
 from campaigns.guardrails import NOT_YET
+from campaigns.holding import holding, rates_of
 from campaigns.reasons import in_words
 from campaigns.schema import CampaignSpec, Step
 from campaigns.versions import load_specs
@@ -150,7 +151,7 @@ def life_of(
         gateway_id=row.gateway_id,
         reply=row.reply,
         parts=row.parts,
-        now=_standing(connection, row, now),
+        now=_standing(connection, row, settings, spec, now),
         events=tuple(sorted(happenings, key=lambda one: one.at)),
     )
 
@@ -256,10 +257,10 @@ def _by(word: Row[Any]) -> str:
 # --- now -------------------------------------------------------------------------------------------------------
 
 
-def _standing(connection: Connection, row: Row[Any], now: datetime) -> str:
+def _standing(connection: Connection, row: Row[Any], settings: Settings, spec: CampaignSpec, now: datetime) -> str:
     """Return how it stands and what comes next."""
     if row.state == MessageState.PLANNED:
-        return "; ".join(_waiting(connection, row, now))
+        return "; ".join(_waiting(connection, row, settings, spec, now))
     if row.state in (MessageState.CLAIMED, MessageState.SENDING):
         out = "may be out" if row.sending_at else "nothing has left yet"
         late = ", and the lease is over: whoever recovers it settles it" if row.lease_until <= now else ""
@@ -280,7 +281,9 @@ def _standing(connection: Connection, row: Row[Any], now: datetime) -> str:
     }[MessageState(row.state)]
 
 
-def _waiting(connection: Connection, row: Row[Any], now: datetime) -> Iterator[str]:
+def _waiting(
+    connection: Connection, row: Row[Any], settings: Settings, spec: CampaignSpec, now: datetime
+) -> Iterator[str]:
     """Yield what a planned message waits for."""
     if row.due_at >= NOT_YET:
         yield "it waits until the canary of its run has been looked at"
@@ -297,13 +300,23 @@ def _waiting(connection: Connection, row: Row[Any], now: datetime) -> Iterator[s
     if row.closed_until is not None and row.closed_until > now:
         held = True
         yield f"the gateway {row.lane} is closed until {_at(row.closed_until)}: {row.lane_reason}"
+    if row.held:
+        held = True
+        yield f"the gateway {row.lane} is closed until `carillon lanes open {row.lane}`: {row.lane_reason}"
+    if row.lane not in settings.gateways:
+        held = True
+        yield f"carillon.yaml has no gateway {row.lane!r} any more"
+    for words in holding(connection, settings, row, now=now):
+        held = True
+        yield words
     verdict = check(connection, [row.id], now=now)[row.id]
     if isinstance(verdict, Skip):
         yield f"as things stand it will be skipped ({in_words(verdict.reason)})"
     elif not isinstance(verdict, Go):
         yield f"may leave from {_at(verdict.until)}"
     elif row.due_at <= now and not held:
-        yield "nothing holds it back but a free worker"
+        rates = " and ".join(rates_of(settings, spec, row.lane, row.channel))
+        yield f"it waits for its turn: {rates}" if rates else "nothing holds it back but a free worker"
 
 
 def _at(instant: datetime) -> str:

@@ -29,11 +29,12 @@ from kernel.clock import to_ms
 from kernel.fields import duration
 from kernel.limits import Route
 from kernel.settings import Settings
-from kernel.vocabulary import RunState
+from kernel.vocabulary import MessageEventKind, RunState
 from store.engine import reading, writing
 from store.lanes import PROBE
+from store.sql import insert_into
 from store.states import is_planned
-from store.tables import lanes, messages, runs
+from store.tables import lanes, message_events, messages, runs
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +100,7 @@ def fail_over(engine: Engine, settings: Settings, *, now: datetime) -> list[Move
             if until is None or until <= now:
                 _lend(engine, lane, stand_ins, steps[name], now)
             elif since is not None and now - since >= duration(route.failover):
-                count = _move(engine, lane, stand_ins, steps[name])
+                count = _move(engine, name, lane, stand_ins, steps[name], now)
                 if count:
                     found = Moved(route=name, lane=lane, to=tuple(stand_ins), messages=count)
                     log.warning("lane_failed_over", lane=lane, route=name, to=list(stand_ins), messages=count)
@@ -134,7 +135,14 @@ def _mine(steps: Collection[tuple[int, int]]) -> ColumnElement[bool]:
     return and_(is_planned(), messages.c.resends == 0, or_(*found))
 
 
-def _move(engine: Engine, lane: str, stand_ins: Mapping[str, int], steps: list[tuple[int, int]]) -> int:
+def _move(
+    engine: Engine,
+    route: str,
+    lane: str,
+    stand_ins: Mapping[str, int],
+    steps: list[tuple[int, int]],
+    now: datetime,
+) -> int:
     drawn = lot(messages.c.contact_id, PURPOSE)
     parts = shares(stand_ins)
     to: ColumnElement[Any] = case(*[(drawn < until, literal(name)) for name, _, until in parts], else_=parts[-1][0])
@@ -148,22 +156,36 @@ def _move(engine: Engine, lane: str, stand_ins: Mapping[str, int], steps: list[t
             .with_for_update(skip_locked=True)
         )
         with writing(engine) as connection:
-            count = _give(connection, soonest, to)
+            count = _give(connection, soonest, to, f"from {lane}, which stayed closed; both are ways of {route}", now)
             connection.execute(update(lanes).where(lanes.c.name == lane).values(moved=lanes.c.moved + count))
         total += count
         if count < _SLICE:
             return total
 
 
-def _give(connection: Connection, chosen: Select[tuple[int]], lane: ColumnElement[Any]) -> int:
-    """Give planned messages to a lane and return how many.
+def _give(
+    connection: Connection, chosen: Select[tuple[int]], lane: ColumnElement[Any], because: str, now: datetime
+) -> int:
+    """Give planned messages to a lane, note that with each, and return how many.
 
     A common table expression, because PostgreSQL may run a limited subquery of an UPDATE more than once.
     """
     these = chosen.cte("these")
     mine = messages.c.id.in_(select(these.c.id))
-    given = update(messages).where(mine).values(lane=lane).returning(messages.c.id)
-    return len(connection.execute(given).all())
+    given = update(messages).where(mine).values(lane=lane).returning(messages.c.id, messages.c.lane)
+    moved = [
+        {
+            "key": f"moved:{row.id}:{to_ms(now)}",
+            "message_id": row.id,
+            "kind": MessageEventKind.MOVED,
+            "at": now,
+            "detail": f"to {row.lane}, {because}",
+        }
+        for row in connection.execute(given)
+    ]
+    if moved:
+        connection.execute(insert_into(connection, message_events).on_conflict_do_nothing(), moved)
+    return len(moved)
 
 
 def _lend(engine: Engine, lane: str, stand_ins: Mapping[str, int], steps: list[tuple[int, int]], now: datetime) -> None:
@@ -181,6 +203,6 @@ def _lend(engine: Engine, lane: str, stand_ins: Mapping[str, int], steps: list[t
         .with_for_update(skip_locked=True)
     )
     with writing(engine) as connection:
-        lent = _give(connection, some, literal(lane))
+        lent = _give(connection, some, literal(lane), "to try whether it takes messages again", now)
     if lent:
         log.info("lane_is_tried", lane=lane, messages=lent)

@@ -97,7 +97,7 @@ class Verdict(StrEnum):
 
 
 class MessageEventKind(StrEnum):
-    """What came back about one message, beside touches."""
+    """What came back about one message, beside touches; the last three we say ourselves."""
 
     DELIVERED = "delivered"
     UNDELIVERED = "undelivered"
@@ -114,6 +114,8 @@ class MessageEventKind(StrEnum):
     """A doubt ended by somebody's word or by a gateway's log; the detail says how and by whom."""
     RESENT = "resent"
     """Planned again while in doubt: the person may get it twice."""
+    MOVED = "moved"
+    """Planned for another gateway of its route, because its own stayed closed, or to try one that was."""
 
 
 class SuppressionReason(StrEnum):

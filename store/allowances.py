@@ -107,6 +107,12 @@ def settle(connection: Connection, claim_id: int, spent: Mapping[int, bool]) -> 
             connection.execute(delete(reservations).where(mine))
 
 
+def used_of(connection: Connection, keys: Collection[str]) -> dict[str, int]:
+    """Return what is used of allowances; those nobody has used yet are left out. Locks nothing."""
+    rows = connection.execute(select(allowances).where(allowances.c.key.in_(sorted(keys))))
+    return {row.key: row.used for row in rows}
+
+
 def _unsettled(connection: Connection, claim_id: int, keys: Collection[str]) -> set[str]:
     """Return of which allowances other chunks under way have taken something."""
     if not keys:

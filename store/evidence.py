@@ -52,7 +52,9 @@ def message_row(connection: Connection, message_id: int) -> Row[Any] | None:
             claims.c.claimed_at,
             claims.c.sending_at,
             claims.c.lease_until,
+            runs.c.campaign_id,
             lanes.c.closed_until,
+            lanes.c.held,
             lanes.c.reason.label("lane_reason"),
         )
         .join(runs, runs.c.id == messages.c.run_id)

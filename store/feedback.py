@@ -180,6 +180,8 @@ def settle_early_words(connection: Connection, message_ids: Sequence[int]) -> No
     spoken_of: set[int] = set()
     for table in (message_events, touches) if message_ids else ():
         spoken = select(table.c.message_id).where(among(connection, table.c.message_id, message_ids)).distinct()
+        if table is message_events:
+            spoken = spoken.where(message_events.c.kind != MessageEventKind.MOVED)  # A failover moves very many.
         spoken_of.update(connection.execute(spoken).scalars())
     settle_doubts(connection, sorted(spoken_of))
     _judge_waiting(connection, sorted(spoken_of))

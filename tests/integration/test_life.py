@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from sqlalchemy import Engine, select, update
 
 from campaigns.life import Life, find, life_of
 from kernel.clock import system_clock
+from kernel.gateways import HttpGateway
+from kernel.limits import Warmup
 from kernel.settings import Workspace
 from kernel.vocabulary import Channel, SuppressionReason, TouchKind, Verdict
 from store.engine import reading, writing
@@ -19,7 +22,7 @@ from store.feedback import record_touch, suppress, unsubscribe
 from store.lanes import close_lane
 from store.ledger import claim, mark_sending
 from store.schema import installation
-from store.tables import campaigns, messages, runs
+from store.tables import allowances, campaign_versions, campaigns, messages, runs
 from tests.integration.test_doubts import come_into_doubt
 from tests.integration.test_drain import make_workspace, run
 from tests.seeding import SPEC, seed_messages
@@ -132,6 +135,39 @@ def test_a_planned_message_says_what_it_waits_for(engine: Engine, shop: Workspac
     assert "the gateway relay is closed until" in now
     assert "535 wrong password" in now
     assert "as things stand it will be skipped (suppressed: the address is suppressed" in now
+
+
+def limited(shop: Workspace, **limits: object) -> Workspace:
+    relay = shop.settings.gateways["relay"].model_copy(update=limits)
+    settings = {"type": "http", "url": "http://127.0.0.1:9/", "form": {"to": "{to}{text}"}, "price": "0.30"}
+    texts = HttpGateway.model_validate({**settings, "budget": {"amount": "1", "per": "month"}})
+    return replace(shop, settings=shop.settings.model_copy(update={"gateways": {"relay": relay, "texts": texts}}))
+
+
+def test_the_quota_or_budget_a_message_waits_for_is_named(engine: Engine, shop: Workspace) -> None:
+    now = datetime(2026, 11, 26, 15, tzinfo=UTC)
+    seed_messages(engine, 1)
+    texts = {**SPEC, "steps": [{"sms": "note", "gateway": "texts"}], "budget": {"amount": "0.50"}}
+    seed_messages(engine, 1, name="texting", lane="texts", channel="sms", spec=texts)
+    with writing(engine) as connection:
+        connection.execute(update(messages).values(due_at=now - SOON, planned_for=now - SOON))
+        used = {"quota:relay:2026-11-26": 50, "budget:texts:2026-11": 800_000, "budget:campaign 2": 250_000}
+        connection.execute(allowances.insert(), [{"key": key, "used": units} for key, units in used.items()])
+        campaign_version = select(campaign_versions.c.id).where(campaign_versions.c.campaign_id == campaigns.c.id)
+        connection.execute(update(campaigns).values(version_id=campaign_version.scalar_subquery()))
+    full, some, warm = (
+        limited(shop, quota="50/day"),
+        limited(shop, quota="51/day"),
+        Warmup(start="2026-11-25", first_day=30, until=1000),
+    )
+    waits = "the gateway relay waits: quota of 50 a day is used up; there is more from 2026-11-27 00:00"
+    assert waits in told(engine, full, now=now).now
+    assert "nothing holds it back but a free worker" in told(engine, some, now=now).now
+    assert "warm-up: 45 on 2026-11-26 are sent" in told(engine, limited(shop, warmup=warm), now=now).now
+    assert "its turn: the gateway relay takes 5/second" in told(engine, limited(shop, rate="5/second"), now=now).now
+    text = told(engine, full, 2, now=now).now
+    assert "it waits: budget of EUR 1 a month for gateway texts is used up; there is more from 2026-12" in text
+    assert "it waits: budget of EUR 0.50 is used up" in text
 
 
 def test_who_was_skipped_when_the_run_fired_was_never_due(engine: Engine, shop: Workspace) -> None:

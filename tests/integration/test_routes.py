@@ -20,7 +20,7 @@ from kernel.errors import InputError
 from kernel.settings import Workspace
 from store.engine import reading, writing
 from store.lanes import PROBE, close_lane, hold_lane, open_lane
-from store.tables import contacts, lanes, messages
+from store.tables import contacts, lanes, message_events, messages
 from tests.integration.campaigning import NOW, SETTINGS, add_account, add_contact, make_workspace
 
 ROUTED = (
@@ -113,6 +113,11 @@ def test_what_is_planned_moves_when_its_gateway_stays_closed(engine: Engine, tmp
     close(engine, "relay-a", since=timedelta(minutes=2), until=timedelta(minutes=5))
     (moved,) = fail_over(engine, made.settings, now=NOW)
     assert (moved.lane, moved.messages) == ("relay-a", before["relay-a"] - 4)
+    with reading(engine) as connection:
+        told = connection.execute(select(message_events.c.kind, message_events.c.detail)).all()
+    assert [tuple(row) for row in told] == [
+        ("moved", "to relay-b, from relay-a, which stayed closed; both are ways of main")
+    ] * moved.messages
     # What may be out, and what is resent out of doubt, stays.
     assert lanes_of(engine) == {"relay-b": PEOPLE - 4, "relay-a": 2}
     assert lanes_of(engine, "in_doubt") == {"relay-a": 2}

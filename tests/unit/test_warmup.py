@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from campaigns.warmup import warmup_quota
 from kernel.limits import Warmup
 from workers.limits.retries import RetryPolicy, spread_of
-from workers.limits.warmup import warmup_quota
 
 WARMUP = Warmup(start="2026-11-01", first_day=200, growth=1.5, until=50_000)
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Engine
 
 from campaigns.limits import budgets_now, pause_for_budget
+from campaigns.quotas import budget_of_campaign, budgets_of, quota_of
 from campaigns.schema import CampaignSpec
 from kernel.fields import rate
 from kernel.limits import DomainLimits
@@ -23,7 +24,6 @@ from store.lanes import note_wait
 from store.ledger import Claim, ClaimedMessage
 from workers.flight import Passenger
 from workers.limits.buckets import Ask, Flow, flow_of
-from workers.limits.quotas import budget_of_campaign, budgets_of, quota_of
 from workers.limits.rates import Rates
 from workers.limits.redis_buckets import RedisBuckets
 

@@ -7,11 +7,11 @@ from decimal import ROUND_FLOOR, Decimal
 from zoneinfo import ZoneInfo
 
 from campaigns.schema import CampaignBudget
+from campaigns.warmup import warmup_quota
 from kernel.fields import rate
 from kernel.limits import Budget, Limited
 from kernel.settings import Settings
 from store.allowances import Allowance
-from workers.limits.warmup import warmup_quota
 
 
 def quota_of(settings: Settings, lane: str, now: datetime) -> Allowance | None:

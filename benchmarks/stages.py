@@ -33,7 +33,7 @@ _STAGES: tuple[tuple[str, Any, str], ...] = (
     ("claim", workers.chunk, "claim"),
     ("eligibility", workers.preparing, "clear"),
     ("template data", workers.preparing, "contexts_of"),
-    ("render, links, MIME", workers.preparing.Preparer, "_compose"),
+    ("render, links, MIME", workers.preparing.Preparer, "_compose_all"),
     ("say that it is sent", workers.chunk.Chunk, "_settle_harmless"),
     ("record", workers.chunk.Chunk, "_write"),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from markupsafe import escape
@@ -62,22 +63,26 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
 
     def made(value: Any) -> bytes:
         text = str(value)
-        if not text.isprintable() and CONTROLS.search(text):
-            raise GaveUp
         if not html and ("://" in text or text.startswith("/")):
             raise GaveUp
-        if not text.isascii():
+        found, wide = _piece(coding, text)
+        if wide:
             _note_wide()
-        return piece(text)
+        return found
 
     simple = _SIMPLE_IN_HTML if html else _SIMPLE_IN_TEXT
+    short = _short_values(html=html) if coding is QUOTED else None
 
     def shown(value: Any) -> bytes:
         # Nearly all values are a few plain letters. They are not paid for: the piece is, by its length.
-        if coding is QUOTED and type(value) is str and value:
+        if short is not None and type(value) is str and 0 < len(value) < MOST:
             raw = value.encode()
-            if len(raw) < MOST and not raw.translate(None, simple) and b"  " not in raw and raw[0] != _FULL_STOP:
+            if not raw.translate(None, simple) and b"  " not in raw and raw[0] != _FULL_STOP and len(raw) < MOST:
                 return raw + SOFT
+            found, wide = short(value)
+            if wide:
+                _note_wide()
+            return found
         return made(escape(printed(value)) if html else printed(value))
 
     def kept(value: Any) -> bytes:
@@ -102,6 +107,29 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
         return piece(rendering.bare(text))
 
     return ValueFunctions(shown, kept, made, linked, plain, bare)
+
+
+def _piece(coding: Coding, text: str) -> tuple[bytes, bool]:
+    """Return the piece, and whether it holds letters beyond ASCII."""
+    if not text.isprintable() and CONTROLS.search(text):
+        raise GaveUp
+    return coding.value(text), not text.isascii()
+
+
+@cache
+def _short_values(*, html: bool) -> Callable[[str], tuple[bytes, bool]]:
+    """Return what makes pieces of short values in quoted-printable, and remembers the last few thousand.
+
+    A company's name is in the messages to all its people, and in both bodies of each.
+    """
+
+    @lru_cache(maxsize=4096)
+    def short(value: str) -> tuple[bytes, bool]:
+        if not html and ("://" in value or value.startswith("/")):
+            raise GaveUp
+        return _piece(QUOTED, str(escape(value)) if html else value)
+
+    return short
 
 
 def _note_wide() -> None:

@@ -24,7 +24,8 @@ class Passenger(NamedTuple):
     """One message of the chunk and what its bookkeeping needs; a tuple, because there are so many."""
 
     parcel: Parcel
-    planned_for: datetime
+    planned_ms: int
+    """When it was first due, in milliseconds."""
     attempts: int
     price_micro: int | None
     retry: RetryPolicy
@@ -134,7 +135,7 @@ class ChunkFlight:
         passenger = self._passengers[index]
         retry_at = passenger.retry.next_try(
             now=self.now(),
-            planned_for=passenger.planned_for,
+            planned_for=from_ms(passenger.planned_ms),
             attempts=passenger.attempts,
             spread=spread_of(passenger.parcel.message_id, passenger.attempts),
             at_least_s=error.retry_after_s or 0.0,

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -19,7 +19,6 @@ from campaigns.judging import Go, Skip
 from campaigns.rendering import prepare_step
 from campaigns.schema import CampaignSpec
 from campaigns.versions import PinnedCampaign, load_version
-from kernel.clock import from_ms
 from kernel.errors import CarillonError
 from kernel.settings import Workspace
 from kernel.signing import Signer
@@ -34,7 +33,7 @@ from templates.context import LOOKED_UP, contexts_of, person_columns
 from templates.mail import ComposedMail, MailStep
 from templates.sms import ComposedSms, SmsStep
 from workers.channels.port import Parcel
-from workers.flight import Passenger, address_of
+from workers.flight import Passenger
 from workers.limits.gate import Gate
 from workers.limits.retries import RetryPolicy, retry_policy
 
@@ -53,13 +52,19 @@ class Prepared:
     skipped: dict[int, SkipReason] = field(default_factory=dict)
     failed: dict[int, tuple[FailReason, str]] = field(default_factory=dict)
     postponed: dict[int, datetime] = field(default_factory=dict)
-    broken: set[tuple[int, int, str]] = field(default_factory=set)
 
     def hold_back(self, until: Mapping[int, datetime]) -> None:
         """Postpone some of those that were to go."""
         if until:
             self.go = [passenger for passenger in self.go if passenger.parcel.message_id not in until]
             self.postponed |= until
+
+
+class _Ready(NamedTuple):
+    """What all messages of a step in one language share."""
+
+    step: MailStep | SmsStep
+    retry: RetryPolicy
 
 
 class Preparer:
@@ -115,10 +120,8 @@ class Preparer:
             now=now,
         )
         prepared.postponed |= waits
-        for index, message in sendable:
-            if message.id not in waits:
-                hold(index)
-                self._compose(index, message, contexts[message.id], prepared, claim.lane, now)
+        leaving = [one for one in sendable if one[1].id not in waits] if waits else sendable
+        self._compose_all(claim.lane, leaving, contexts, prepared, now, hold)
         return prepared
 
     def hold_within_budgets(self, connection: Connection, claim: Claim, prepared: Prepared, *, now: datetime) -> bool:
@@ -176,41 +179,67 @@ class Preparer:
                 return load_version(connection, version_id).spec
         return pinned.spec
 
-    def _compose(
+    def _compose_all(
         self,
-        index: int,
-        message: ClaimedMessage,
-        context: dict[str, Any],
-        prepared: Prepared,
         lane: str,
+        leaving: list[tuple[int, ClaimedMessage]],
+        contexts: Mapping[int, dict[str, Any]],
+        prepared: Prepared,
         now: datetime,
+        hold: Callable[[int], None],
     ) -> None:
-        step = self._ready_step(message, context, prepared)
-        if step is None:
-            prepared.postponed[message.id] = now + _OPERATOR_WAIT
-            return
+        """Compose what is to be sent. One that cannot be harms no other."""
+        tariff, links, tokens, go = self._tariffs[lane], self._links, self._signer.address_token, prepared.go
+        one_price = None if tariff.by_prefix else tariff.default
+        own_language = self._workspace.settings.language
+        ready: dict[tuple[int, int, str], _Ready | None] = {}
+        for index, message in leaving:
+            hold(index)
+            context = contexts[message.id]
+            contact = context["contact"]
+            key = (message.version_id, message.step, contact.get("language") or own_language)
+            if key not in ready:
+                ready[key] = self._ready(*key)
+            known = ready[key]
+            if known is None:
+                prepared.postponed[message.id] = now + _OPERATOR_WAIT
+                continue
+            step, retry = known
+            content: ComposedMail | ComposedSms
+            try:
+                if isinstance(step, MailStep):
+                    content = step.compose(
+                        message_id=message.id, address=contact["email"], context=context, date=now, links=links
+                    )
+                    ref, price = content.ref, one_price
+                else:
+                    content = step.compose(
+                        message_id=message.id, address=contact["phone"], context=context, links=links
+                    )
+                    ref, price = tokens(message.id), tariff.micro(content.address)
+            except CarillonError as error:
+                prepared.failed[message.id] = (FailReason.TEMPLATE_ERROR, str(error))
+                continue
+            except DBAPIError:
+                raise  # The database's trouble is no message's: the chunk is given up, and taken again at once.
+            except Exception:
+                # Ours to mend, not the contact's: the message waits and the log says why.
+                log.exception("message_not_composed", message=message.id)
+                prepared.postponed[message.id] = now + _OPERATOR_WAIT
+                continue
+            parcel = Parcel(index=index, message_id=message.id, ref=ref, content=content)
+            go.append(Passenger(parcel, message.planned_ms, message.attempts, price, retry))
+
+    def _ready(self, version_id: int, number: int, language: str) -> _Ready | None:
+        """Return the compiled step, or None where it cannot be made: a wrong setting is nobody's message's fault."""
+        pinned = self._versions[version_id]
         try:
-            parcel = self._parcel(index, message, step, context, now)
-        except CarillonError as error:
-            prepared.failed[message.id] = (FailReason.TEMPLATE_ERROR, str(error))
-            return
+            return _Ready(self._step(pinned, number, language), self._retry_of(pinned))
         except DBAPIError:
-            raise  # The database's trouble is no message's: the chunk is given up, and taken again at once.
+            raise
         except Exception:
-            # Ours to mend, not the contact's: the message waits and the log says why.
-            log.exception("message_not_composed", message=message.id)
-            prepared.postponed[message.id] = now + _OPERATOR_WAIT
-            return
-        pinned = self._versions[message.version_id]
-        prepared.go.append(
-            Passenger(
-                parcel=parcel,
-                planned_for=from_ms(message.planned_ms),
-                attempts=message.attempts,
-                price_micro=self._tariffs[lane].micro(address_of(parcel)),
-                retry=self._retry_of(pinned),
-            )
-        )
+            log.exception("step_not_ready", campaign=pinned.name, step=number)
+            return None
 
     def _retry_of(self, pinned: PinnedCampaign) -> RetryPolicy:
         policy = self._policies.get(pinned.version_id)
@@ -218,45 +247,11 @@ class Preparer:
             policy = self._policies[pinned.version_id] = retry_policy(self._workspace.settings, pinned.spec.limits)
         return policy
 
-    def _ready_step(
-        self, message: ClaimedMessage, context: dict[str, Any], prepared: Prepared
-    ) -> MailStep | SmsStep | None:
-        """Return the compiled step, or None where it cannot be made: a wrong setting is nobody's message's fault."""
-        language = context["contact"].get("language") or self._workspace.settings.language
-        key = (message.version_id, message.step, language)
-        if key in prepared.broken:
-            return None
-        try:
-            return self._step(message, language)
-        except DBAPIError:
-            raise
-        except Exception:
-            log.exception("step_not_ready", campaign=self._versions[message.version_id].name, step=message.step)
-            prepared.broken.add(key)
-            return None
-
-    def _parcel(
-        self, index: int, message: ClaimedMessage, step: MailStep | SmsStep, context: dict[str, Any], now: datetime
-    ) -> Parcel:
-        contact = context["contact"]
-        content: ComposedMail | ComposedSms
-        if isinstance(step, MailStep):
-            content = step.compose(
-                message_id=message.id, address=contact["email"], context=context, date=now, links=self._links
-            )
-            # The return path holds the reference already; signing it again would cost more than reading it there.
-            ref = content.envelope_from.partition("@")[0].partition("+")[2]
-        else:
-            content = step.compose(message_id=message.id, address=contact["phone"], context=context, links=self._links)
-            ref = self._signer.address_token(message.id)
-        return Parcel(index=index, message_id=message.id, ref=ref, content=content)
-
-    def _step(self, message: ClaimedMessage, language: str) -> MailStep | SmsStep:
-        key = (message.version_id, message.step, language)
+    def _step(self, pinned: PinnedCampaign, number: int, language: str) -> MailStep | SmsStep:
+        key = (pinned.version_id, number, language)
         step = self._steps.get(key)
         if step is None:
-            pinned = self._versions[message.version_id]
-            step = prepare_step(self._workspace, pinned, message.step, language, self._signer, self._installation)
+            step = prepare_step(self._workspace, pinned, number, language, self._signer, self._installation)
             self._steps[key] = step
             if len(self._steps) > _KEPT_STEPS:
                 self._steps.popitem(last=False)

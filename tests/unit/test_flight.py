@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from kernel.clock import to_ms
 from store.ledger import Ending
 from templates.mail import ComposedMail
 from workers.channels.port import Parcel, Receipt
@@ -45,4 +46,4 @@ def _passenger(index: int) -> Passenger:
     parcel = Parcel(index=index, message_id=100 + index, ref="", content=content)
     day = timedelta(days=1)
     retry = RetryPolicy(first=day, longest=day, attempts=3, max_age=day)
-    return Passenger(parcel=parcel, planned_for=NOW, attempts=0, price_micro=None, retry=retry)
+    return Passenger(parcel=parcel, planned_ms=to_ms(NOW), attempts=0, price_micro=None, retry=retry)

@@ -1,12 +1,13 @@
 """Short signed tokens for links, pixels, unsubscribe pages and bounce addresses.
 
-A token is `kid | message id | number | 16 bytes of MAC`, in URL-safe base64 or, where letters may lose their case on
-the way, in hex (return paths) or base32 (what providers take as our reference). Old keys stay in the ring for
-verification.
+A token is `kid and message id | number | 15 bytes of MAC`, each part filled with zeros to a multiple of three octets,
+in URL-safe base64: so a token's text is the texts of its parts, of which a message's tokens share the first, and those
+of one link in all messages the second. Where letters may lose their case on the way a token is `kid | message id | MAC`
+in hex (return paths) or base32 (what providers take as our reference). Old keys stay in the ring for verification.
 
 The MACs of one message come in blocks: one keyed BLAKE2b of 64 bytes gives those of all purposes for a number, and
-another those of four links, each a quarter of its block. A quarter says nothing about another, so a click token can
-never pass for an unsubscribe token, and a message with eight links costs four hashes instead of twelve.
+another those of four links, each a part of its block. A part says nothing about another, so a click token can never
+pass for an unsubscribe token, and a message with eight links costs four hashes instead of twelve.
 
 Tokens of the form used before (one HMAC-SHA256 each, a key for each purpose) have a kid of their own and stay valid.
 
@@ -25,17 +26,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import groupby
 from typing import NamedTuple
 
 from kernel.errors import ConfigError
 
-_MAC_BYTES = 16
-_MOST_BYTES = 1 + 10 + 10 + _MAC_BYTES
-"""Of a token whose numbers have 64 bits; a longer one is nobody's, and not worth reading."""
-LONGEST_TOKEN = (_MOST_BYTES * 8 + 5) // 6
+_MAC_BYTES = 15
+_FORMER_MAC_BYTES = 16
+_MOST_BYTES = 1 + 10 + 10 + _FORMER_MAC_BYTES
+"""Of a token whose numbers have 64 bits, in either form; a longer one is nobody's, and not worth reading."""
+LONGEST_TOKEN = 48
 """Characters of the longest token in base64."""
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_BLOCK_BYTES = 4 * _MAC_BYTES
+"""What is used of a block: its base64 is four texts of twenty characters."""
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _BASE32_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
@@ -49,7 +52,7 @@ class Purpose(StrEnum):
     BOUNCE = "bounce"
 
 
-_QUARTER = {Purpose.OPEN: 0, Purpose.UNSUBSCRIBE: 16, Purpose.PREFERENCES: 32, Purpose.BOUNCE: 48}
+_OWN = {Purpose.OPEN: 0, Purpose.UNSUBSCRIBE: 15, Purpose.PREFERENCES: 30, Purpose.BOUNCE: 45}
 """Where in its block the MAC of a purpose begins; clicks have blocks of their own."""
 
 
@@ -74,8 +77,9 @@ class _Key:
     def mac(self, purpose: Purpose, message: bytes, number: int) -> bytes:
         """Return the MAC of a message, its id as a varint, for a purpose and a number."""
         if purpose is Purpose.CLICK:
-            return _block(self.click, message + varint(number >> 2))[_quarter(number)]
-        start = _QUARTER[purpose]
+            start = (number & 3) * _MAC_BYTES
+            return _block(self.click, message + varint(number >> 2))[start : start + _MAC_BYTES]
+        start = _OWN[purpose]
         return _block(self.own, message + varint(number))[start : start + _MAC_BYTES]
 
 
@@ -88,62 +92,52 @@ class OwnTokens(NamedTuple):
     bounce: str
 
 
-_Groups = tuple[tuple[bytes, tuple[tuple[bytes, slice], ...]], ...]
-
-
 class LinkNumbers:
     """The numbers of a message's links, worked out once for all messages that have the same ones."""
 
-    __slots__ = ("groups",)
+    __slots__ = ("groups", "links")
 
     def __init__(self, numbers: Sequence[int]) -> None:
-        self.groups: _Groups = tuple(
-            (varint(group), tuple((varint(number), _quarter(number)) for number in members))
-            for group, members in groupby(numbers, key=lambda number: number >> 2)
-        )
-        """For each block of MACs in turn: its own number, and of each link the number and its quarter."""
+        groups = list(dict.fromkeys(number >> 2 for number in numbers))
+        self.groups = [varint(group) for group in groups]
+        """Of each block of MACs that is needed, its own number."""
+        self.links = [
+            (_base64(_filled(varint(number))), _part_of_text(groups.index(number >> 2) * 4 + (number & 3)))
+            for number in numbers
+        ]
+        """Of each link the text of its number, and where its MAC stands in the text of the blocks."""
 
 
 class MessageTokens:
     """The tokens of one message, their common work done once."""
 
-    __slots__ = ("_block", "_head", "_key", "_message")
+    __slots__ = ("_head", "_key", "_message")
 
     def __init__(self, key: _Key, message_id: int) -> None:
         self._key = key
-        self._message = message = varint(message_id)
-        self._head = key.kid + message
-        # The copy carries the key already mixed in, which is half the work.
-        hasher = key.own.copy()
-        hasher.update(message + b"\0")
-        self._block = hasher.digest()
+        self._message = varint(message_id)
+        self._head = _base64(_filled(key.kid + self._message))
 
     def own(self) -> OwnTokens:
         """Return all tokens but those of clicks."""
-        head, block = self._head + b"\0", self._block
-        size = len(head) + _MAC_BYTES
-        gap = bytes(-size % 3)
-        three = head + block[:16] + gap + head + block[16:32] + gap + head + block[32:48]
-        text = binascii.b2a_base64(three, newline=False).translate(_URL_SAFE)
-        step, end = (size + 2) // 3 * 4, (size * 8 + 5) // 6
-        bounce = (head + block[48:]).hex()
-        return OwnTokens(text[:end], text[step : step + end], text[2 * step : 2 * step + end], bounce)
-
-    def of(self, purpose: Purpose) -> str:
-        """Return the token for a purpose other than clicks."""
-        start = _QUARTER[purpose]
-        return _base64(self._head + b"\0" + self._block[start : start + _MAC_BYTES]).decode("ascii")
+        # The copy carries the key already mixed in, which is half the work.
+        hasher = self._key.own.copy()
+        hasher.update(self._message + b"\0")
+        block = hasher.digest()
+        text, head = _base64(block[:45]), self._head + _NONE
+        bounce = (self._key.kid + self._message + block[45:60]).hex()
+        return OwnTokens(head + text[:20], head + text[20:40], head + text[40:], bounce)
 
     def clicks(self, numbers: LinkNumbers) -> list[bytes]:
-        """Return the token of each link, in their order; neighbours with neighbouring numbers share a hash."""
+        """Return the token of each link, in their order."""
         head, message, keyed = self._head, self._message, self._key.click
-        raws: list[bytes] = []
-        for group, members in numbers.groups:
+        blocks = b""
+        for group in numbers.groups:
             hasher = keyed.copy()
             hasher.update(message + group)
-            block = hasher.digest()
-            raws += [head + number + block[quarter] for number, quarter in members]
-        return _all_base64(raws)
+            blocks += hasher.digest()[:_BLOCK_BYTES]
+        text = _base64(blocks)
+        return [head + number + text[part] for number, part in numbers.links]
 
 
 class Signer:
@@ -166,15 +160,12 @@ class Signer:
         return MessageTokens(self._keys[0], message_id)
 
     def token(self, purpose: Purpose, message_id: int, number: int = 0) -> str:
-        """Return a URL-safe token without padding, 30 to 40 characters."""
-        key, message = self._keys[0], varint(message_id)
-        raw = key.kid + message + varint(number) + key.mac(purpose, message, number)
-        return _base64(raw).decode("ascii")
+        """Return a URL-safe token without padding, 32 to 48 characters."""
+        return _base64(_raw(self._keys[0], purpose, message_id, number)).decode("ascii")
 
     def address_token(self, message_id: int) -> str:
         """Return a lower-case base32 token that survives systems which change case, and is shorter than one in hex."""
-        key, message = self._keys[0], varint(message_id)
-        return _base32(key.kid + message + b"\0" + key.mac(Purpose.BOUNCE, message, 0))
+        return _base32(_address(self._keys[0], message_id))
 
     def verify(self, purpose: Purpose, token: str) -> Signed | None:
         """Return what the token says, or None where it is forged, foreign or not in its one canonical form."""
@@ -189,7 +180,7 @@ class Signer:
     def verify_address(self, token: str) -> Signed | None:
         """Return what a token in hex or base32 says, in letters of either case, or None where it is not ours."""
         if _HEX.fullmatch(token):
-            found = self._verified(Purpose.BOUNCE, bytes.fromhex(token))
+            found = self._verified_address(bytes.fromhex(token))
             if found is not None:
                 return found
         upper = token.upper()
@@ -197,32 +188,69 @@ class Signer:
             raw = base64.b32decode(upper + "=" * (-len(upper) % 8))
         except (binascii.Error, ValueError):
             return None
-        return self._verified(Purpose.BOUNCE, raw)
+        return self._verified_address(raw)
+
+    def _verified_address(self, raw: bytes) -> Signed | None:
+        if len(raw) > _MOST_BYTES:
+            return None
+        message_id, _ = _read_varint(raw[:-_MAC_BYTES], 1)
+        if message_id is not None:
+            for key in self._keys:
+                if raw[:1] == key.kid and hmac.compare_digest(_address(key, message_id), raw):
+                    return Signed(message_id=message_id, number=0)
+        return self._verified_as_before(Purpose.BOUNCE, raw)
 
     def _verified(self, purpose: Purpose, raw: bytes) -> Signed | None:
         if len(raw) > _MOST_BYTES:
             return None
-        payload, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        numbers = _read_varints(payload[1:])
-        if len(numbers) != 2:
-            return None
-        message_id, number = numbers
-        # A number has one form only: a varint with zeros in front would be another token that says the same.
-        if payload[1:] != varint(message_id) + varint(number):
+        return self._verified_now(purpose, raw) or self._verified_as_before(purpose, raw)
+
+    def _verified_now(self, purpose: Purpose, raw: bytes) -> Signed | None:
+        payload = raw[:-_MAC_BYTES]
+        message_id, end = _read_varint(payload, 1)
+        number, _ = _read_varint(payload, end + -end % 3)
+        if message_id is None or number is None:
             return None
         for key in self._keys:
-            if payload[:1] == key.kid and hmac.compare_digest(key.mac(purpose, varint(message_id), number), mac):
+            # The whole is compared: a number has one form only, and what fills a part is zeros.
+            if raw[:1] == key.kid and hmac.compare_digest(_raw(key, purpose, message_id, number), raw):
                 return Signed(message_id=message_id, number=number)
+        return None
+
+    def _verified_as_before(self, purpose: Purpose, raw: bytes) -> Signed | None:
+        payload, mac = raw[:-_FORMER_MAC_BYTES], raw[-_FORMER_MAC_BYTES:]
+        message_id, end = _read_varint(payload, 1)
+        number, end = _read_varint(payload, end)
+        if message_id is None or number is None or payload[1:] != varint(message_id) + varint(number):
+            return None
+        for key in self._keys:
             if payload[:1] == key.former_kid and hmac.compare_digest(
-                hmac.digest(key.former[purpose], payload, "sha256")[:_MAC_BYTES], mac
+                hmac.digest(key.former[purpose], payload, "sha256")[:_FORMER_MAC_BYTES], mac
             ):
                 return Signed(message_id=message_id, number=number)
         return None
 
 
-def _quarter(number: int) -> slice:
-    start = (number & 3) * _MAC_BYTES
-    return slice(start, start + _MAC_BYTES)
+def _raw(key: _Key, purpose: Purpose, message_id: int, number: int) -> bytes:
+    """Return the octets of a token."""
+    message = varint(message_id)
+    return _filled(key.kid + message) + _filled(varint(number)) + key.mac(purpose, message, number)
+
+
+def _address(key: _Key, message_id: int) -> bytes:
+    """Return the octets of a token for an address."""
+    message = varint(message_id)
+    return key.kid + message + key.mac(Purpose.BOUNCE, message, 0)
+
+
+def _filled(part: bytes) -> bytes:
+    """Return a part of a token with zeros up to a multiple of three octets, so that its base64 stands by itself."""
+    return part + bytes(-len(part) % 3)
+
+
+def _part_of_text(position: int) -> slice:
+    """Return where the MAC of that number in a row of blocks stands in their base64."""
+    return slice(position * 20, position * 20 + 20)
 
 
 def _block(keyed: hashlib.blake2b, content: bytes) -> bytes:
@@ -233,18 +261,6 @@ def _block(keyed: hashlib.blake2b, content: bytes) -> bytes:
 
 def _base64(raw: bytes) -> bytes:
     return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")
-
-
-def _all_base64(raws: list[bytes]) -> list[bytes]:
-    """Return what `_base64` makes of each; of those with one length, which most are, in one go."""
-    lengths = set(map(len, raws))
-    if len(lengths) != 1:
-        return [_base64(raw) for raw in raws]
-    (size,) = lengths
-    gap = bytes(-size % 3)
-    text = binascii.b2a_base64(gap.join([*raws, b""]), newline=False).translate(_URL_SAFE)
-    step, end = (size + 2) // 3 * 4, (size * 8 + 5) // 6
-    return [text[start : start + end] for start in range(0, step * len(raws), step)]
 
 
 def _base32(raw: bytes) -> str:
@@ -266,12 +282,16 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _read_varints(raw: bytes) -> list[int]:
-    numbers, current, shift = [], 0, 0
-    for byte in raw:
-        current |= (byte & 0x7F) << shift
-        shift += 7
+def _read_varint(raw: bytes, start: int) -> tuple[int | None, int]:
+    """Return the number that begins there and where it ends; None where it does not end."""
+    number = 0
+    for position in range(start, len(raw)):
+        byte = raw[position]
+        number |= (byte & 0x7F) << 7 * (position - start)
         if not byte & 0x80:
-            numbers.append(current)
-            current, shift = 0, 0
-    return numbers
+            return number, position + 1
+    return None, len(raw)
+
+
+_NONE = _base64(_filled(varint(0)))
+"""How the tokens that bear no number say so."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2.exceptions import SecurityError
@@ -18,20 +17,34 @@ MAX_TEXT = 100_000
 """Characters of one value built in a template."""
 
 
-@dataclass(slots=True)
 class Rendering:
-    """What is spent and known while one part of one message is rendered."""
+    """What is spent and known while one part of one message is rendered.
 
-    variables: dict[str, Any]
-    link: Callable[[str], str]
-    limit: int = MAX_OUTPUT
-    one_line: bool = False
+    What most renderings leave as it is stands in the class: three are made for each message.
+    """
+
+    limit = MAX_OUTPUT
+    one_line = False
     """Set for subjects: a value with a line break or another control character is refused."""
-    spent: int = field(default=0)
-    bare: Callable[[str], str] | None = field(default=None)
+    spent = 0
+    bare: Callable[[str], str] | None = None
     """Makes the links that stand in a text tracked ones, where they are tracked piece by piece."""
-    wide: bool = field(default=False)
+    wide = False
     """Set where a value held letters beyond ASCII, which may make another encoding the better one."""
+
+    def __init__(self, variables: dict[str, Any], link: Callable[[str], str]) -> None:
+        self.variables = variables
+        self.link = link
+
+    @classmethod
+    def limited(
+        cls, variables: dict[str, Any], link: Callable[[str], str], limit: int, *, one_line: bool = False
+    ) -> Rendering:
+        """Return a rendering that may spend `limit` only."""
+        made = cls(variables, link)
+        made.limit = limit
+        made.one_line = one_line
+        return made
 
     def charge(self, units: int) -> None:
         """Pay from the budget. Raises SecurityError where it is used up."""

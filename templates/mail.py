@@ -191,7 +191,7 @@ class MailStep:
         )
 
     def _subject(self, variables: dict[str, Any], tracking: Tracking) -> str:
-        rendering = Rendering(variables, tracking.anything, limit=MAX_SUBJECT * 10, one_line=True)
+        rendering = Rendering.limited(variables, tracking.anything, MAX_SUBJECT * 10, one_line=True)
         return _one_line(self._email.subject.render(rendering))
 
     def _bodies(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
-from types import BuiltinMethodType
+from types import BuiltinMethodType, MappingProxyType
 from typing import Any
 
 from jinja2 import nodes, pass_context
@@ -83,6 +83,8 @@ _ATTRIBUTES: Mapping[type, frozenset[str]] = {
 class Names(Context):
     """The variables of one rendering, without what Jinja's own context prepares for inheritance."""
 
+    blocks: Mapping[str, Any] = MappingProxyType({})  # type: ignore[assignment]  # nobody adds one
+
     def __init__(self, environment: Sandbox, variables: dict[str, Any], name: str) -> None:
         """Take the variables of a message; they are only read."""
         self.parent = variables
@@ -92,7 +94,6 @@ class Names(Context):
         self.exported_vars = set()
         self.name = name
         self.globals_keys = environment.global_names
-        self.blocks = {}
 
     def resolve_or_missing(self, key: str) -> Any:
         """Return a variable of the template, of the message, or of the environment."""

@@ -86,7 +86,7 @@ class SmsStep:
         tracking = Tracking(self._tracking, message_id, links)
         unsubscribe, preferences = tracking.own
         own = {"unsubscribe_url": unsubscribe, "preferences_url": preferences}
-        rendering = Rendering({**context, **self._static, **own}, tracking.anything, limit=MAX_CHARACTERS * 40)
+        rendering = Rendering.limited({**context, **self._static, **own}, tracking.anything, MAX_CHARACTERS * 40)
         text = tracking.in_text(self._text.render(rendering)).replace("\r\n", "\n").strip()
         found = _CONTROL.search(text)
         if found or not text:

@@ -84,7 +84,8 @@ class WireBodies:
         links = tracking.fixed
         if links is None:
             links = tracking.fixed = tracking.tokens.clicks(self._link_numbers(tracking.links))
-        rendering = Rendering(variables, tracking.anything, bare=tracking.in_text)
+        rendering = Rendering(variables, tracking.anything)
+        rendering.bare = tracking.in_text
         coding = body.coding
         finished = coding.finished(body.lines(rendering, tracking.tokens_of_own, law, links), rendering.wide)
         if finished is None:

@@ -20,6 +20,7 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import escape
 
 from templates.bodies import Coding
+from templates.context import SHAPE
 from templates.links import BadLink, Prefixes, is_web_link, target_of, without_punctuation
 from templates.prepared import FAILURES
 from templates.sandbox import Sandbox
@@ -30,6 +31,8 @@ OWN = ("unsubscribe_url", "preferences_url", "footer", "postal_address")
 
 The last is `brand.postal_address`.
 """
+_ALWAYS = {group: frozenset(SHAPE[group] or ()) for group in ("contact", "account")}
+"""What is in the dicts of every message."""
 _ASIDE = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
 """Nodes whose output goes into a text of Jinja's and not to the wire."""
 _PURE = (nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Const, nodes.Filter)
@@ -228,6 +231,15 @@ class WireGenerator(CodeGenerator):
     def visit_Name(self, node: nodes.Name, frame: Frame) -> None:  # noqa: N802
         self.reads.add(node.name)
         super().visit_Name(node, frame)
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802
+        """Look up what every contact and account has in its dict; where it has not, the other way says so."""
+        group = node.node.name if isinstance(node.node, nodes.Name) and node.node.name not in self._taken else ""
+        if node.attr not in _ALWAYS.get(group, ()):
+            super().visit_Getattr(node, frame)
+            return
+        self.reads.add(group)
+        self.write(f"{frame.symbols.ref(group)}[{node.attr!r}]")
 
     def visit_Output(self, node: nodes.Output, frame: Frame) -> None:  # noqa: N802
         if frame.buffer is not None:

@@ -17,11 +17,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine, func, select
 
 from campaigns import audience
+from campaigns.affording import Affordable, about_budgets, affordable
 from campaigns.applying import Change, Standing, standing_of
 from campaigns.checks import warnings
 from campaigns.due import Trigger, triggers
 from campaigns.estimating import Estimate, estimate
 from campaigns.loading import LoadedCampaign, load_campaigns
+from campaigns.pace import Pace, about_paces, paces
 from campaigns.preflight import Finding, preflight
 from campaigns.rehearsal import Rehearsed, rehearse
 from campaigns.rendering import Rendered, Renderer
@@ -29,12 +31,13 @@ from campaigns.shadow_scores import scores_as_of
 from campaigns.sms_forecast import TextForecast, forecast_texts
 from campaigns.sms_remarks import about_texts
 from campaigns.versions import PinnedCampaign, content_of, pin
+from kernel.documents import did_you_mean
 from kernel.errors import CarillonError
 from kernel.settings import Workspace
 from kernel.vocabulary import CampaignState, SkipReason
 from segments.compiler import members
 from store.engine import reading
-from store.tables import runs
+from store.tables import contacts, runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,8 @@ class Plan:
     last_send_at: datetime | None = None
     estimate: Estimate = field(default_factory=Estimate)
     texts: tuple[TextForecast, ...] = ()
+    pace: tuple[Pace, ...] = ()
+    budgets: tuple[Affordable, ...] = ()
     segments: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     sample: Rendered | None = None
@@ -95,13 +100,18 @@ def _plan(connection: Connection, workspace: Workspace, campaign: LoadedCampaign
         return Plan(name=campaign.name, state=state, changes=changes, warnings=tuple(notes))
     with expanded(connection, workspace, pinned, run_at, max(run_at, now)):
         return _counted(
-            connection, workspace, pinned, _Head(campaign.name, state, changes, run_at, max(run_at, now)), notes
+            connection,
+            workspace,
+            pinned,
+            _Head(campaign.name, standing.campaign_id, state, changes, run_at, max(run_at, now)),
+            notes,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
     name: str
+    campaign_id: int | None
     state: Change
     changes: tuple[str, ...]
     run_at: datetime
@@ -123,6 +133,10 @@ def _counted(
     sizes = _sizes(connection, workspace, pinned, head.fires_at)
     notes.extend(_about_people(rehearsed, sizes, head))
     notes.extend(about_texts(workspace, pinned, texts))
+    settings = workspace.settings
+    pace = paces(connection, settings, pinned, rehearsed)
+    budgets = affordable(connection, settings, pinned, head.campaign_id, texts, at=head.fires_at)
+    notes.extend((*about_paces(settings, pinned, pace), *about_budgets(budgets), *_about_roles(connection, pinned)))
     return Plan(
         name=head.name,
         state=head.state,
@@ -139,6 +153,8 @@ def _counted(
         last_send_at=rehearsed.last_at,
         estimate=estimate(workspace, pinned, rehearsed, texts),
         texts=tuple(texts),
+        pace=tuple(pace),
+        budgets=tuple(budgets),
         segments=sizes,
         warnings=tuple(notes),
         sample=sample,
@@ -199,6 +215,16 @@ def _about_people(rehearsed: Rehearsed, sizes: dict[str, int], head: _Head) -> I
     if rehearsed.last_at is not None and rehearsed.last_at - head.fires_at > timedelta(days=30):
         days = (rehearsed.last_at - head.fires_at).days
         yield f"sending takes {days} days: look at rate, window and waits"
+
+
+def _about_roles(connection: Connection, pinned: PinnedCampaign) -> Iterator[str]:
+    """Yield a warning of each role that nobody has, whatever segment."""
+    for role in pinned.spec.audience.roles:
+        having = select(contacts.c.id).where(contacts.c.role == role).limit(1)
+        if connection.execute(having).first() is None:
+            known = connection.execute(select(contacts.c.role).where(contacts.c.role.is_not(None)).distinct()).scalars()
+            advice = did_you_mean(role, known)
+            yield f"audience.roles: no contact has the role {role!r}" + (f" ({advice})" if advice else "")
 
 
 _LOUD = {

@@ -25,10 +25,11 @@ _MOST_WAITS = 5
 
 @dataclass(slots=True, kw_only=True)
 class Rehearsed:
-    """What a run would come to. `hours` counts messages by the full hour they leave in and by channel.
+    """What a run would come to.
 
-    `sample` is step and contact of the first message that would leave; `texting` has contacts and numbers of those that
-    would be SMS, by step.
+    `hours` counts messages by the full hour they leave in and by channel, `leaving` by step and hour. `sample` is step
+    and contact of the first message that would leave; `texting` has contacts and numbers of those that would be SMS, by
+    step.
     """
 
     people: int
@@ -36,7 +37,7 @@ class Rehearsed:
     messages: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     hours: Counter[tuple[datetime, str]] = field(default_factory=Counter)
-    lanes: Counter[str] = field(default_factory=Counter)
+    leaving: Counter[tuple[int, datetime]] = field(default_factory=Counter)
     first_at: datetime | None = None
     last_at: datetime | None = None
     sample: tuple[int, int] | None = None
@@ -119,7 +120,7 @@ def _count(one: Case, rehearsed: Rehearsed, at: datetime) -> None:
     channel = one.channel.value
     rehearsed.messages[channel] += 1
     rehearsed.hours[at.replace(minute=0, second=0, microsecond=0), channel] += 1
-    rehearsed.lanes[one.spec.steps[one.step - 1].gateway or ""] += 1
+    rehearsed.leaving[one.step, at.replace(minute=0, second=0, microsecond=0)] += 1
     rehearsed.first_at = min(rehearsed.first_at or at, at)
     rehearsed.last_at = max(rehearsed.last_at or at, at)
     place = (one.step, one.contact_id)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from datetime import datetime, timedelta
 
 from campaigns.applying import Applied, Change
+from campaigns.pace import Pace
 from campaigns.planning import Plan
 from campaigns.preflight import in_words
 from campaigns.rendering import Rendered
@@ -32,11 +34,11 @@ def print_plan(plan: Plan) -> None:
             _line(f"  {day}    {_counts(channels)}")
         if plan.first_send_at and plan.last_send_at:
             _line(f"  first, last   {_at(plan.first_send_at)}, {_at(plan.last_send_at)}")
+        for pace in plan.pace:
+            _print_pace(pace)
         for text in plan.texts:
             _print_texts(text)
-        for currency, minor in plan.estimate.cost.items():
-            if minor:
-                _line(f"  cost          about {format_minor(minor, currency)}")
+        _print_money(plan)
         for name, size in plan.segments.items():
             _line(f"  segment       {name}: {size:,}")
     for warning in plan.warnings:
@@ -47,6 +49,34 @@ def print_plan(plan: Plan) -> None:
         console.rule(style="dim")
         print_rendered(plan.sample)
         console.rule(style="dim")
+
+
+def _print_money(plan: Plan) -> None:
+    """Print what the run costs, and how far the budgets go."""
+    for currency, minor in plan.estimate.cost.items():
+        if minor:
+            _line(f"  cost          about {format_minor(minor, currency)}")
+    for one in plan.budgets:
+        some = f"{one.pays_for:,} of {one.messages:,}" if one.pays_for < one.messages else f"all {one.messages:,}"
+        _line(f"  {one.budget} has {one.left:,.2f} left: it pays for {some} SMS")
+
+
+def _print_pace(pace: Pace) -> None:
+    """Print how long a gateway with limits takes."""
+    takes = (
+        "more than a year"
+        if pace.ends_at is None
+        else f"{_takes(pace.ends_at - pace.starts_at)}, until {_at(pace.ends_at)}"
+    )
+    _line(f"  by {pace.gateway} ({', '.join(pace.limits)}) {pace.messages:,} messages take {takes}")
+
+
+def _takes(length: timedelta) -> str:
+    """Return a length in words: minutes, hours or days, of each as many as one would say."""
+    minutes = max(1, math.ceil(length.total_seconds() / 60))
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{math.ceil(minutes / 60)} h" if minutes <= 48 * 60 else f"{math.ceil(minutes / 1440)} days"
 
 
 def _print_findings(plan: Plan) -> None:

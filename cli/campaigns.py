@@ -108,6 +108,8 @@ def _plan_json(one: Plan) -> dict[str, Any]:
         "cost_estimate": one.estimate.cost,
         "sms_parts": one.estimate.sms_parts,
         "texts": [_texts_json(text) for text in one.texts],
+        "pace": [asdict(pace) for pace in one.pace],
+        "budgets": [{**asdict(budget), "left": f"{budget.left:.6f}"} for budget in one.budgets],
         "segments": one.segments,
         "warnings": one.warnings,
         "preflight": [asdict(finding) for finding in one.preflight],

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, func, select
 
 from campaigns.applying import Change, apply
 from campaigns.books import books
 from campaigns.firing import fire_due
 from campaigns.planning import Plan, plan
+from cli.campaign_words import print_plan
 from store.engine import reading, writing
-from store.tables import enrollments, messages, metadata, suppressions
+from store.tables import allowances, enrollments, messages, metadata, suppressions
 from tests.integration.campaigning import (
     CAMPAIGN,
     NOW,
@@ -206,3 +208,96 @@ def test_a_plan_warns_of_an_audience_that_gets_nothing(engine: Engine, tmp_path:
     silent = only(plan(engine, workspace, None, now=NOW))
     assert silent.skipped == {"no_consent": 1}
     assert "nobody would get anything" in silent.warnings
+
+
+RENEWED = "the others wait until it is renewed"
+
+
+def people(engine: Engine, count: int, **values: object) -> None:
+    account = add_account(engine, "A1", country="GB")
+    for number in range(count):
+        add_contact(engine, f"c{number}", account, phone=f"+4479000{number:05}", **values)
+
+
+def test_a_plan_says_how_long_a_quota_takes_and_whom_it_makes_too_late(
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = SETTINGS.replace("tls: none}", "tls: none, quota: 10/day}")
+    workspace = make_workspace(tmp_path, settings=settings, hello=CAMPAIGN + "limits: {max_age: 2d}\n")
+    people(engine, 45)
+    with writing(engine) as connection:
+        connection.execute(allowances.insert().values(key="quota:relay:2026-12-01", used=4))
+    found = only(plan(engine, workspace, None, now=NOW))
+    (pace,) = found.pace
+    # 6 on the first day, then at midnight 10, 10, 10 and 9.
+    assert (pace.gateway, pace.messages, pace.limits) == ("relay", 45, ("quota 10/day",))
+    assert pace.starts_at == datetime(2026, 12, 1, 9, tzinfo=UTC)
+    assert pace.ends_at == datetime(2026, 12, 5, tzinfo=UTC)
+    assert pace.too_late == 45 - 6 - 10 - 10
+    late = "19 of 45 messages by relay (quota 10/day) would be skipped (too_late)"
+    assert any(note.startswith(late) for note in found.warnings), found.warnings
+    fit = "by relay (quota 10/day) the run does not fit into one day: it ends 4 days later than scheduled"
+    assert fit in found.warnings
+    print_plan(found)
+    assert "by relay (quota 10/day) 45 messages take 4 days, until 2026-12-05 00:00 UTC" in capsys.readouterr().out
+
+
+def test_a_rate_that_does_not_fit_into_the_window_is_warned_of(engine: Engine, tmp_path: Path) -> None:
+    settings = SETTINGS.replace("tls: none}", "tls: none, rate: 10/hour}")
+    window = CAMPAIGN.replace('"2026-12-01 09:00"', '"2026-12-01 09:00", window: {hours: "09:00-11:00"}')
+    workspace = make_workspace(tmp_path, settings=settings, hello=window)
+    people(engine, 45)
+    found = only(plan(engine, workspace, None, now=NOW))
+    (pace,) = found.pace
+    assert pace.ends_at == datetime(2026, 12, 3, 9, 30, tzinfo=UTC)
+    assert pace.too_late == 0
+    fit = "does not fit into the window 09:00-11:00 of one day: it ends 2 days later than scheduled"
+    assert f"by relay (rate 10/hour) the run {fit}" in found.warnings
+
+
+def test_a_warm_up_goes_day_by_day_and_a_route_shares_out(engine: Engine, tmp_path: Path) -> None:
+    warm = 'tls: none, warmup: {start: "2026-12-01", first_day: 5, growth: 2, until: 1000}}'
+    settings = SETTINGS.replace("tls: none}", warm)
+    settings += "  fast: {type: smtp, host: 127.0.0.1, tls: none}\nroutes: {both: {gateways: {relay: 1, fast: 1}}}\n"
+    workspace = make_workspace(tmp_path, settings=settings, hello=CAMPAIGN + "    gateway: both\n")
+    people(engine, 70)
+    (pace,) = only(plan(engine, workspace, None, now=NOW)).pace
+    # 5, 10, and 20 on the third day.
+    assert (pace.messages, pace.limits) == (35, ("warm-up since 2026-12-01",))
+    assert pace.ends_at == datetime(2026, 12, 3, tzinfo=UTC)
+
+
+def test_a_gateway_without_limits_has_no_pace_and_one_that_takes_years_no_end(engine: Engine, tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, hello=CAMPAIGN)
+    people(engine, 370)
+    assert only(plan(engine, workspace, None, now=NOW)).pace == ()
+    slow = make_workspace(tmp_path, settings=SETTINGS.replace("tls: none}", "tls: none, quota: 1/day}"), hello=CAMPAIGN)
+    found = only(plan(engine, slow, None, now=NOW))
+    assert found.pace[0].ends_at is None
+    assert "by relay (quota 1/day) the sending takes more than a year" in found.warnings
+
+
+def test_a_plan_says_how_far_budgets_go(engine: Engine, tmp_path: Path) -> None:
+    campaign = CAMPAIGN.replace("email: hello", "sms: nudge") + 'budget: {amount: "1.00"}\n'
+    settings = SETTINGS + 'budget: {amount: "100", per: month}\n'
+    workspace = make_workspace(tmp_path, settings=settings, hello=campaign)
+    people(engine, 45)
+    with writing(engine) as connection:
+        connection.execute(allowances.insert().values(key="budget::2026-12", used=99_250_000))
+    found = only(plan(engine, workspace, None, now=NOW))
+    assert [(one.budget, one.messages, one.pays_for, one.pauses) for one in found.budgets] == [
+        ("budget of GBP 100 a month for all campaigns", 45, 15, False),
+        ("budget of GBP 1.00", 45, 20, True),
+    ]
+    assert found.warnings[-2:] == (
+        f"the {found.budgets[0].budget} stops the run after about 15 of 45 SMS; {RENEWED}",
+        "the budget of GBP 1.00 stops the run after about 20 of 45 SMS; then the campaign is paused",
+    )
+
+
+def test_a_role_that_nobody_has_is_warned_of(engine: Engine, tmp_path: Path) -> None:
+    roles = CAMPAIGN.replace("{segment: everybody}", "{segment: everybody, roles: [byuer, buyer]}")
+    workspace = make_workspace(tmp_path, hello=roles)
+    people(engine, 2, role="buyer")
+    notes = only(plan(engine, workspace, None, now=NOW)).warnings
+    assert "audience.roles: no contact has the role 'byuer' (did you mean 'buyer'?)" in notes

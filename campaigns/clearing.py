@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Select, and_, case, exists, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, func, or_, select
 
 from campaigns.calendar import Window, earliest_send, zone_named
 from campaigns.eligibility import check
@@ -21,8 +21,10 @@ from kernel.clock import to_ms
 from kernel.quantities import parse_duration
 from kernel.vocabulary import CampaignState, Channel, ConsentStatus, RunState
 from store.ingest.bulk import among
+from store.ledger import ClaimedMessage
 from store.standing import standing
-from store.tables import campaigns, consents, contacts, messages, runs, suppressions
+from store.tables import campaigns, consents, contacts, runs, suppressions
+from store.types import Instant
 from templates.context import PERSON_COLUMNS, person_columns, with_account
 
 _GO = Go()
@@ -31,21 +33,20 @@ _GO = Go()
 class Recipient(NamedTuple):
     """A claimed message's verdict, and its recipient's `templates.context.person_columns` where it may leave."""
 
-    message_id: int
     verdict: Verdict
     person: Sequence[Any]
 
 
 def clear(
-    connection: Connection, claim_id: int, specs: Mapping[int, CampaignSpec], *, now: datetime
+    connection: Connection, claimed: Sequence[ClaimedMessage], specs: Mapping[int, CampaignSpec], *, now: datetime
 ) -> dict[int, Recipient]:
     """Return for each message of a claim whether it may leave now, by its id.
 
     Call this after the claim is committed: that is what makes two workers see each other.
 
     Args:
-        connection: Reads only; two queries where everybody is cleared here.
-        claim_id: The claim.
+        connection: Reads only; two queries where everybody is cleared here, one more for a second channel.
+        claimed: The messages.
         specs: The spec of every run the claim has messages of, by the run's id.
         now: The present instant, best on the database's clock.
     """
@@ -53,21 +54,29 @@ def clear(
     rules = _Rules(specs, now)
     found: dict[int, Recipient] = {}
     doubtful: list[int] = []
-    for row in connection.execute(_recipients(claim_id, now)):
-        message_id, run_id, step, channel, planned_ms, consent, suppressed, shared = row[PERSON_COLUMNS:]
-        person = row[:PERSON_COLUMNS]
-        verdict: Verdict | None = None
-        if consent == ConsentStatus.GRANTED and not suppressed and not shared and run_id not in cancelled:
-            address = person[2] if channel == Channel.EMAIL else person[3]
-            if address and valid_address(channel, address):
-                verdict = rules.of(run_id, step, channel, planned_ms, person[8] or person[13])
-        if verdict is None:
-            doubtful.append(message_id)
-        found[message_id] = Recipient(message_id, verdict or _GO, person)
+    for channel in map(Channel, {message.channel for message in claimed}):
+        mine = [message for message in claimed if message.channel == channel]
+        people = _people(connection, channel, mine, now)
+        address_at = 2 if channel is Channel.EMAIL else 3
+        for message in mine:
+            person = people.get(message.contact_id, _NOBODY)
+            verdict: Verdict | None = None
+            address = person[address_at]
+            if person[_CLEAR] and message.run_id not in cancelled and valid_address(channel, address):
+                verdict = rules.of(message, person[8] or person[13])
+            if verdict is None:
+                doubtful.append(message.id)
+                verdict = _GO
+            found[message.id] = Recipient(verdict, person)
     if doubtful:
         for message_id, judged in check(connection, doubtful, now=now).items():
             found[message_id] = found[message_id]._replace(verdict=judged)
     return found
+
+
+_CLEAR = PERSON_COLUMNS
+"""Where a row says that there is an address, consent, no suppression and nobody else at the address."""
+_NOBODY: Sequence[Any] = (None,) * (PERSON_COLUMNS + 1)
 
 
 class _Rules:
@@ -77,32 +86,35 @@ class _Rules:
         self._specs = specs
         self._now = now
         self._now_ms = to_ms(now)
-        self._steps: dict[tuple[int, int], tuple[int, bool, Window, str]] = {}
+        self._steps: dict[tuple[int, int], tuple[int, bool, Window | None, str]] = {}
         self._zones: dict[tuple[int, int, str | None], Verdict] = {}
 
-    def of(self, run_id: int, step: int, channel: str, planned_ms: int, zone: str | None) -> Verdict | None:
+    def of(self, message: ClaimedMessage, zone: str | None) -> Verdict | None:
         """Return the verdict, or None where more must be known of the person."""
+        run_id, step = message.run_id, message.step
         known = self._steps.get((run_id, step))
         if known is None:
-            known = self._steps[run_id, step] = self._read(self._specs[run_id], step, channel)
-        max_age_ms, plain, window, default_zone = known
-        if not plain or planned_ms + max_age_ms < self._now_ms:
+            known = self._steps[run_id, step] = self._read(self._specs[run_id], step, message.channel)
+        oldest_ms, plain, window, default_zone = known
+        if not plain or message.planned_ms < oldest_ms:
             return None
-        if window.always:
+        if window is None:
             return _GO
-        if zone is None and channel == Channel.SMS:
+        if zone is None and message.channel == Channel.SMS:
             return None  # A number may tell where its owner is.
         verdict = self._zones.get((run_id, step, zone))
         if verdict is None:
             verdict = self._zones[run_id, step, zone] = self._window(window, zone, default_zone)
         return verdict
 
-    def _read(self, spec: CampaignSpec, step: int, channel: str) -> tuple[int, bool, Window, str]:
+    def _read(self, spec: CampaignSpec, step: int, channel: str) -> tuple[int, bool, Window | None, str]:
+        """Return from when on messages are young enough, whether that is all to know, and the window if it closes."""
         limits = limits_of(spec)
         capped = any(cap.channel == channel for cap in limits.caps)
         plain = not capped and not spec.steps[step - 1].skip_if
-        max_age_ms = round(parse_duration(limits.max_age).total_seconds() * 1000)
-        return max_age_ms, plain, Window.of(spec.window_of(step)), spec.schedule.default_zone or "UTC"
+        oldest_ms = self._now_ms - round(parse_duration(limits.max_age).total_seconds() * 1000)
+        window = Window.of(spec.window_of(step))
+        return oldest_ms, plain, None if window.always else window, spec.schedule.default_zone or "UTC"
 
     def _window(self, window: Window, zone: str | None, default_zone: str) -> Verdict:
         opens_at = earliest_send(self._now, zone_named(zone, default_zone), window).astimezone(UTC)
@@ -121,36 +133,31 @@ def _cancelled(connection: Connection, run_ids: list[int]) -> set[int]:
     return set(connection.execute(query).scalars())
 
 
-def _recipients(claim_id: int, now: datetime) -> Select[Any]:
-    """Return the claim's messages with everything that is asked of their recipients."""
-    address = case((messages.c.channel == Channel.EMAIL.value, func.lower(contacts.c.email)), else_=contacts.c.phone)
+def _people(
+    connection: Connection, channel: Channel, mine: Sequence[ClaimedMessage], now: datetime
+) -> dict[int, Sequence[Any]]:
+    """Return, by contact, `person_columns` and whether nothing is known that speaks against writing to the person."""
+    ids = sorted({message.contact_id for message in mine})
+    query = _PEOPLE[channel].where(among(connection, contacts.c.id, ids))
+    return {row[0]: row for row in connection.execute(query, {"channel": channel.value, "now": now})}
+
+
+def _people_query(channel: Channel) -> Select[Any]:
+    email = channel is Channel.EMAIL
     namesake = contacts.alias("namesake")
-    same_mailbox = exists().where(
-        func.lower(namesake.c.email) == func.lower(contacts.c.email), namesake.c.id != contacts.c.id
+    address: ColumnElement[Any] = func.lower(contacts.c.email) if email else contacts.c.phone
+    theirs: ColumnElement[Any] = func.lower(namesake.c.email) if email else namesake.c.phone
+    suppressed = exists().where(
+        suppressions.c.channel == bindparam("channel"),
+        suppressions.c.address == address,
+        standing(bindparam("now", type_=Instant)),
     )
-    same_phone = exists().where(namesake.c.phone == contacts.c.phone, namesake.c.id != contacts.c.id)
-    held = select(suppressions.c.address).where(
-        suppressions.c.channel == messages.c.channel, suppressions.c.address == address, standing(now)
+    shared = exists().where(theirs == address, namesake.c.id != contacts.c.id)
+    clear = and_(func.coalesce(address, "") != "", consents.c.status == ConsentStatus.GRANTED, ~suppressed, ~shared)
+    source = with_account(contacts).outerjoin(
+        consents, and_(consents.c.contact_id == contacts.c.id, consents.c.channel == bindparam("channel"))
     )
-    suppressed = held.correlate(messages, contacts).exists()
-    source = with_account(messages.outerjoin(contacts, contacts.c.id == messages.c.contact_id))
-    return (
-        select(
-            *person_columns(),
-            messages.c.id.label("message_id"),
-            messages.c.run_id,
-            messages.c.step,
-            messages.c.channel,
-            type_coerce(messages.c.planned_for, BigInteger).label("planned_ms"),
-            consents.c.status,
-            suppressed.label("suppressed"),
-            case((messages.c.channel == Channel.EMAIL.value, same_mailbox), else_=same_phone).label("shared"),
-        )
-        .select_from(source)
-        .outerjoin(
-            consents,
-            and_(consents.c.contact_id == messages.c.contact_id, consents.c.channel == messages.c.channel),
-        )
-        .outerjoin(suppressions, and_(suppressions.c.channel == messages.c.channel, suppressions.c.address == address))
-        .where(messages.c.claim_id == claim_id)
-    )
+    return select(*person_columns(), clear.label("clear")).select_from(source)
+
+
+_PEOPLE = {channel: _people_query(channel) for channel in Channel}

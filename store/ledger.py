@@ -13,12 +13,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, case, delete, func, select, type_coerce, update
+from sqlalchemy import BigInteger, Connection, Select, bindparam, case, delete, func, select, type_coerce, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import CampaignState, Channel, FailReason, MessageState, SkipReason
-from store.ingest.bulk import among, update_rows
+from store.claimed_ids import ids_of_claim, packed
+from store.ingest.bulk import among, by_index, update_rows
 from store.lanes import opening, take_probe
 from store.sql import insert_into
 from store.states import is_planned
@@ -107,75 +108,65 @@ def claim(
     """
     now_ms: int = connection.execute(select(database_now())).scalar_one()
     gap = opening(connection, lane, limit, now_ms)
-    if not gap.room or not _anything_due(connection, lane, now_ms):
-        return None
-    if gap.is_probe and not take_probe(connection, lane, gap, now_ms):
+    asked = {"lane": lane, "now_ms": now_ms, "most": gap.room}
+    due = connection.execute(_DUE, asked).all() if gap.room else []
+    if not due or (gap.is_probe and not take_probe(connection, lane, gap, now_ms)):
         return None
     lease_ms = now_ms + round(lease.total_seconds() * 1000)
+    ids = [row[0] for row in due]
+    holder = {"lane": lane, "host": host, "boot": boot, "recorder": recorder}
     token = connection.execute(
         insert_into(connection, claims)
-        .values(lane=lane, host=host, boot=boot, recorder=recorder, claimed_at=now_ms, lease_until=lease_ms)
+        .values(**holder, claimed_at=now_ms, lease_until=lease_ms, message_ids=packed(ids))
         .returning(claims.c.id)
     ).scalar_one()
-    # A common table expression: PostgreSQL may run a limited subquery of an UPDATE more than once, and take too many.
-    due = _due(lane, now_ms, gap.room).cte("due")
-    taken = connection.execute(
-        update(messages)
-        .where(messages.c.id.in_(select(due.c.id)))
-        .values(state=MessageState.CLAIMED, claim_id=token)
-        .returning(*_CLAIMED, type_coerce(messages.c.due_at, BigInteger))
-    ).all()
-    if not taken:
-        connection.execute(delete(claims).where(claims.c.id == token))
-        return None
-    pins = _pins(connection, {row.run_id for row in taken})
-    # The order in which rows come back is the database's affair; the oldest goes first.
-    ordered = sorted(taken, key=lambda row: (row[-1], row[0]))
+    # The rows are locked, or the database is: nobody has changed them meanwhile.
+    connection.execute(
+        update(messages).where(among(connection, messages.c.id, ids)).values(state=MessageState.CLAIMED, claim_id=token)
+    )
     return Claim(
         id=token,
         lane=lane,
         claimed_at=from_ms(now_ms),
         lease_until=from_ms(lease_ms),
-        messages=tuple(ClaimedMessage(row[0], row[1], *pins[row[1]], *row[2:-1]) for row in ordered),
+        messages=tuple(map(ClaimedMessage._make, due)),
     )
 
 
-_CLAIMED = (
-    messages.c.id,
-    messages.c.run_id,
-    messages.c.step,
-    messages.c.contact_id,
-    messages.c.channel,
-    messages.c.attempts,
-    type_coerce(messages.c.planned_for, BigInteger),
-)
-
-
-def _pins(connection: Connection, run_ids: set[int]) -> dict[int, tuple[int, int]]:
-    """Return campaign and version of each run."""
-    query = select(runs.c.id, runs.c.campaign_id, runs.c.version_id).where(among(connection, runs.c.id, list(run_ids)))
-    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
-
-
-def _anything_due(connection: Connection, lane: str, now_ms: int) -> bool:
-    return connection.execute(_due(lane, now_ms, 1, lock=False)).first() is not None
-
-
-def _due(lane: str, now_ms: int, limit: int, *, lock: bool = True) -> Any:
-    query = (
-        select(messages.c.id)
+def _due_query(*columns: ColumnElement[Any]) -> Select[Any]:
+    """Return messages due in a lane: the parameters are `lane`, `now_ms` and `most`."""
+    return (
+        select(*columns)
+        .select_from(messages)
         .join(runs, runs.c.id == messages.c.run_id)
         .join(campaigns, campaigns.c.id == runs.c.campaign_id)
         .where(
-            messages.c.lane == lane,
+            messages.c.lane == bindparam("lane"),
             is_planned(),
-            type_coerce(messages.c.due_at, BigInteger) <= now_ms,
+            type_coerce(messages.c.due_at, BigInteger) <= bindparam("now_ms"),
             campaigns.c.state == CampaignState.ACTIVE,
         )
-        .order_by(messages.c.due_at, messages.c.id)
-        .limit(limit)
+        .limit(bindparam("most"))
     )
-    return query.with_for_update(of=messages, skip_locked=True) if lock else query
+
+
+_DUE = (
+    _due_query(
+        messages.c.id,
+        messages.c.run_id,
+        runs.c.campaign_id,
+        runs.c.version_id,
+        messages.c.step,
+        messages.c.contact_id,
+        messages.c.channel,
+        messages.c.attempts,
+        type_coerce(messages.c.planned_for, BigInteger),
+    )
+    .order_by(messages.c.due_at, messages.c.id)
+    .with_for_update(of=messages, skip_locked=True)
+)
+"""Rows of ClaimedMessage, the oldest first, locked; those in another's hands are passed over."""
+_DUE_COUNT = select(func.count()).select_from(_due_query(messages.c.id).subquery())
 
 
 def renew(connection: Connection, claim_id: int, lease: timedelta) -> datetime | None:
@@ -228,6 +219,7 @@ def finish(connection: Connection, claim_id: int, outcomes: Sequence[Outcome], *
     Raises:
         UnsettledMessages: the claim is to be given back and still holds messages nobody has said anything about.
     """
+    by_index(connection)
     by_ending: dict[Ending, list[Outcome]] = {ending: [] for ending in Ending}
     for outcome in outcomes:
         by_ending[outcome.ending].append(outcome)
@@ -242,19 +234,25 @@ class UnsettledMessages(RuntimeError):
 
 
 def _give_back(connection: Connection, claim_id: int) -> None:
-    if connection.execute(select(messages.c.id).where(messages.c.claim_id == claim_id).limit(1)).first() is not None:
+    if _held(connection, claim_id, MessageState.CLAIMED, MessageState.SENDING):
         raise UnsettledMessages(f"claim {claim_id} still holds messages")
     connection.execute(delete(claims).where(claims.c.id == claim_id))
 
 
 def release(connection: Connection, claim_id: int) -> None:
     """Give a claim back of which nothing was sent: what it holds is planned again."""
-    connection.execute(
-        update(messages)
-        .where(messages.c.claim_id == claim_id, messages.c.state == MessageState.CLAIMED)
-        .values(state=MessageState.PLANNED, claim_id=None)
-    )
+    back = [(message_id,) for message_id in _held(connection, claim_id, MessageState.CLAIMED)]
+    _move(connection, claim_id, MessageState.PLANNED, (), back)
     connection.execute(delete(claims).where(claims.c.id == claim_id))
+
+
+def _held(connection: Connection, claim_id: int, *states: MessageState) -> list[int]:
+    """Return the messages in one of these states that a claim still holds."""
+    made_for = ids_of_claim(connection, claim_id)
+    query = select(messages.c.id).where(
+        among(connection, messages.c.id, made_for), messages.c.claim_id == claim_id, messages.c.state.in_(states)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def _write_endings(connection: Connection, claim_id: int, ending: Ending, group: Sequence[Outcome]) -> None:
@@ -334,9 +332,7 @@ def sending_ids(connection: Connection, claim_id: int) -> set[int]:
     claimed = select(claims.c.sending_at).where(claims.c.id == claim_id).with_for_update()
     begun = connection.execute(claimed).scalar_one_or_none() is not None
     # Workers of earlier versions marked each message instead.
-    states = [MessageState.SENDING, *([MessageState.CLAIMED] if begun else [])]
-    query = select(messages.c.id).where(messages.c.claim_id == claim_id, messages.c.state.in_(states))
-    return set(connection.execute(query).scalars())
+    return set(_held(connection, claim_id, MessageState.SENDING, *([MessageState.CLAIMED] if begun else [])))
 
 
 def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, str]:
@@ -354,8 +350,7 @@ def due_in_lane(connection: Connection, lane: str, *, most: int) -> int:
     now_ms: int = connection.execute(select(database_now())).scalar_one()
     if not opening(connection, lane, most, now_ms).room:
         return 0
-    due = _due(lane, now_ms, most, lock=False).order_by(None).subquery()
-    return connection.execute(select(func.count()).select_from(due)).scalar_one()
+    return connection.execute(_DUE_COUNT, {"lane": lane, "now_ms": now_ms, "most": most}).scalar_one()
 
 
 def due_by_lane(connection: Connection) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, or_
 
@@ -21,6 +22,6 @@ WEIGHTS: dict[SuppressionReason, int] = {
 """Where an address is suppressed for several reasons, which one is told: the heaviest."""
 
 
-def standing(now: datetime) -> ColumnElement[bool]:
+def standing(now: datetime | ColumnElement[Any]) -> ColumnElement[bool]:
     """Return whether a row of `suppressions` holds at an instant; one that has expired does not."""
     return or_(suppressions.c.expires_at.is_(None), suppressions.c.expires_at > now)

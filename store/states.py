@@ -15,9 +15,8 @@ from store.tables import inbox, messages
 
 
 def is_planned() -> ColumnElement[bool]:
-    """Return whether a message is planned: what `ix_messages_due` holds."""
-    planned: ColumnElement[bool] = messages.c.state == _written(MessageState.PLANNED.value)
-    return planned
+    """Return whether a message is planned: what `ix_messages_due` holds, on PostgreSQL with what is claimed."""
+    return and_(messages.c.ended_at.is_(None), messages.c.state == _written(MessageState.PLANNED.value))
 
 
 def is_pending() -> ColumnElement[bool]:

@@ -155,7 +155,7 @@ def contexts_of(
 
     Args:
         connection: A transaction; no query unless `rfm` or `last_order` is wanted.
-        people: The rows.
+        people: The rows; what stands behind those columns is not looked at.
         wanted: Which of LOOKED_UP are looked up; the others are None.
         now: See `load_contexts`.
         currency: See `load_contexts`.
@@ -178,7 +178,7 @@ def _context(
     currency: str,
 ) -> dict[str, Any]:
     contact_id, account_id, email, phone, first_name, last_name, role, language, timezone, attributes = row[:10]
-    name, country, account_language, account_zone, account_attributes, parent_name = row[10:]
+    name, country, account_language, account_zone, account_attributes, parent_name = row[10:PERSON_COLUMNS]
     key = (Subject.CONTACT, contact_id) if account_id is None else (Subject.ACCOUNT, account_id)
     return {
         "contact": {

@@ -108,7 +108,7 @@ class Preparer:
                 if message.version_id not in self._versions:
                     self._version(connection, message.version_id)
             specs = {message.run_id: self._versions[message.version_id].spec for message in claim.messages}
-            recipients = clear(connection, claim.id, specs, now=now)
+            recipients = clear(connection, claim.messages, specs, now=now)
             sendable = self._sort(claim, recipients, prepared)
             contexts = self._contexts(connection, sendable, recipients, now)
         found = [message for _, message in sendable]

@@ -185,6 +185,28 @@ def test_a_claim_is_not_given_back_with_messages_nobody_spoke_of(engine: Engine)
     assert states(engine) == {"sent": 1, "in_doubt": 1}
 
 
+def test_what_a_worker_of_an_earlier_version_held_is_found_too(engine: Engine) -> None:
+    seed_messages(engine, 3)
+    mine = taken(engine)
+    first, *rest = [message.id for message in mine.messages]
+    with writing(engine) as connection:
+        connection.execute(update(claims).values(message_ids=None))
+        assert mark_sending(connection, mine.id)
+        finish(connection, mine.id, [outcome(first, Ending.ACCEPTED)], last=False)
+        assert sending_ids(connection, mine.id) == set(rest)
+        release(connection, mine.id)
+        assert connection.execute(select(claims)).all() == []
+    assert states(engine) == {"sent": 1, "planned": 2}
+
+
+def test_no_index_names_what_a_claim_writes() -> None:
+    """Else PostgreSQL would write every index of the table for it: docs/decisions/0017."""
+    for index in messages.indexes:
+        where = str(index.dialect_options["postgresql"]["where"])
+        named = {column.name for column in index.columns} | {c for c in ("state", "claim_id") if c in where}
+        assert not named & {"state", "claim_id"}, index.name
+
+
 def test_fencing_tokens_are_never_used_again(engine: Engine) -> None:
     seed_messages(engine, 1)
     tokens = []

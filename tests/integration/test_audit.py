@@ -228,12 +228,17 @@ def credit_the_unsent(connection: Connection) -> None:
     connection.execute(conversions.insert().values(**row, campaign_id=1, run_id=1, message_id=5))
 
 
+def say_that_the_planned_has_ended(connection: Connection) -> None:
+    connection.execute(update(messages).where(messages.c.id == 1).values(state="planned", ended_at=SENT_AT))
+
+
 HARMS: list[tuple[Callable[[Connection], None], int, str, tuple[int, ...] | None]] = [
     (lose_a_row, 1, "run 1, step 1: 1 contacts enrolled have no message", (2,)),
     (plan_a_step_that_is_none, 1, "run 1 has 1 messages of a step 2 that its campaign has not", (9,)),
     (forget_the_reason, 1, "1 ended without a reason", (5,)),
     (lose_the_claim, 1, "claimed by a claim that is gone", (2,)),
     (leave_it_in_dead_hands, 1, "in the hands of workers long gone (on gone)", (2,)),
+    (say_that_the_planned_has_ended, 1, "1 are pending and have an end", (1,)),
     (send_one_address_twice, 2, "1 addresses got one step of one run more than once", (2,)),
     (accept_it_twice, 2, "accepted more often than they were sent", (2,)),
     (let_a_skipped_one_bounce, 2, "though the ledger says they were not sent", (5,)),

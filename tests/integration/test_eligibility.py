@@ -14,8 +14,10 @@ from campaigns.clearing import clear
 from campaigns.eligibility import Go, Skip, Verdict, Wait, check
 from campaigns.firing import fire_due
 from campaigns.versions import load_specs
+from kernel.clock import to_ms
 from kernel.vocabulary import MessageState, SkipReason
 from store.engine import reading, writing
+from store.ledger import ClaimedMessage
 from store.tables import (
     campaigns,
     claims,
@@ -60,15 +62,26 @@ def verdicts(engine: Engine, ids: list[int], now: datetime = NOW) -> list[Verdic
     return [found[one] for one in ids]
 
 
+_SAME_NAMES = [name for name in ClaimedMessage._fields if name != "planned_ms"]
+
+
 def agree(engine: Engine, ids: list[int], judged: dict[int, Verdict], now: datetime) -> None:
     """Assert that the quick look of a worker that claims these messages comes to the same verdicts."""
     with engine.connect() as connection, connection.begin() as transaction:
         values = {"lane": "relay", "host": "h", "boot": "b", "recorder": "r", "claimed_at": NOW, "lease_until": NOW}
         token = connection.execute(claims.insert().values(**values).returning(claims.c.id)).scalar_one()
         connection.execute(update(messages).where(messages.c.id.in_(ids)).values(state="claimed", claim_id=token))
-        pins = connection.execute(select(runs.c.id, runs.c.version_id)).all()
-        known = load_specs(connection, {version for _, version in pins})
-        cleared = clear(connection, token, {run: known[version] for run, version in pins}, now=now)
+        rows = connection.execute(
+            select(messages, runs.c.campaign_id, runs.c.version_id)
+            .join(runs, runs.c.id == messages.c.run_id)
+            .where(messages.c.id.in_(ids))
+        ).all()
+        claimed = [
+            ClaimedMessage(planned_ms=to_ms(row.planned_for), **{name: getattr(row, name) for name in _SAME_NAMES})
+            for row in rows
+        ]
+        known = load_specs(connection, {row.version_id for row in rows})
+        cleared = clear(connection, claimed, {row.run_id: known[row.version_id] for row in rows}, now=now)
         transaction.rollback()
     assert set(cleared) == set(judged)
     for one, verdict in judged.items():

@@ -38,8 +38,11 @@ _CATALOGUE = (
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
       AND c.relname <> 'alembic_version'
     """,
+    """
+    SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL
+    """,
 )
-"""What PostgreSQL knows of indexes, of constraints, and of columns with their comments."""
+"""What PostgreSQL knows of indexes, of constraints, of columns with their comments, and of how tables are kept."""
 REMEDY = 'tables.py and the revisions differ: run `make migration SAYS="what changed"`'
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Connection, and_, exists, func, select, type_
 
 from campaigns.versions import load_specs
 from kernel.settings import Workspace
-from kernel.vocabulary import ACCEPTED_STATES, MessageEventKind, MessageState, TouchKind
+from kernel.vocabulary import ACCEPTED_STATES, PENDING_STATES, MessageEventKind, MessageState, TouchKind
 from store.ledger import Ending
 from store.states import is_planned
 from store.tables import claims, enrollments, message_attempts, message_events, messages, runs, touches
@@ -39,6 +39,10 @@ def nobody_lost(connection: Connection, workspace: Workspace) -> Iterator[Findin
     held = messages.c.state.in_((MessageState.CLAIMED, MessageState.SENDING))
     orphaned = select(messages.c.id).where(held, ~exists().where(claims.c.id == messages.c.claim_id))
     yield from breach(connection.execute(orphaned).scalars(), "{n} are claimed by a claim that is gone", _OURS)
+    overlooked = select(messages.c.id).where(messages.c.state.in_(PENDING_STATES), messages.c.ended_at.is_not(None))
+    yield from breach(
+        connection.execute(overlooked).scalars(), "{n} are pending and have an end, so nobody sends them", _OURS
+    )
     lease_ms = type_coerce(claims.c.lease_until, BigInteger)
     late_ms = round(_FORSAKEN_AFTER.total_seconds() * 1000)
     forsaken = connection.execute(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from campaigns.checks import Check
 from campaigns.schema import CampaignSpec
 from kernel.documents import Document, did_you_mean, read_document
 from kernel.errors import InputError, Problem
 from kernel.settings import Workspace
-from segments.definitions import Definition, load_segments, needed
+from segments.definitions import Definition, definition_to_json, load_segments, needed
 
 FOLDER = "campaigns"
 
@@ -26,6 +27,11 @@ class LoadedCampaign:
     spec: CampaignSpec
     files: Mapping[str, str]
     segments: Mapping[str, Definition]
+
+    @property
+    def definitions(self) -> dict[str, Any]:
+        """The segments as plain JSON."""
+        return {name: definition_to_json(definition) for name, definition in self.segments.items()}
 
 
 def load_campaigns(workspace: Workspace, names: Sequence[str] | None = None) -> dict[str, LoadedCampaign]:

@@ -10,9 +10,6 @@ from datetime import datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-import phonenumbers
-from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
-
 _SEASONS = (datetime(2026, 1, 15, 12), datetime(2026, 7, 15, 12))  # noqa: DTZ001 - wall clocks to compare zones at
 
 
@@ -22,6 +19,8 @@ def country_of(number: str) -> str:
     Countries that share a calling code are told apart where that takes no more than an area code (+1); else the largest
     of them stands for all (+44 is GB, +7 is RU).
     """
+    import phonenumbers
+
     digits = number[1:]
     for length in (1, 2, 3):
         code = int(digits[:length] or 0)
@@ -34,12 +33,16 @@ def country_of(number: str) -> str:
 @lru_cache(maxsize=1024)
 def _american(prefix: str) -> str:
     """Return the country of the area code that follows +1."""
+    import phonenumbers
+
     number = phonenumbers.PhoneNumber(country_code=1, national_number=int(f"{prefix[1:4]:0<3}5550100"))
     return phonenumbers.region_code_for_number(number) or "US"
 
 
 def zone_of(number: str) -> str | None:
     """Return the time zone of an E.164 number; None where it may be in several that differ, or is no place's number."""
+    from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
+
     digits = number[1:]
     for length in range(min(len(digits), TIMEZONE_LONGEST_PREFIX), 0, -1):
         zones = TIMEZONE_DATA.get(digits[:length])

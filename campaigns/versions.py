@@ -6,25 +6,28 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
 
-from campaigns.loading import LoadedCampaign
 from campaigns.schema import CampaignSpec
 from kernel.errors import ConfigError
 from kernel.ids import digest
 from kernel.settings import Settings
-from segments.definitions import Definition, definition_from_json, definition_to_json
 from store.tables import campaign_versions, campaigns
 
+if TYPE_CHECKING:
+    from campaigns.loading import LoadedCampaign
+    from segments.definitions import Definition
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class PinnedCampaign:
     """One applied version, read back; nothing in the workspace's files changes it.
 
-    `spec` has every default of the workspace written out; `files` are templates by path within templates/.
+    `spec` has every default of the workspace written out; `files` are templates by path within templates/;
+    `definitions` are the segments as plain JSON.
     """
 
     campaign_id: int
@@ -33,7 +36,14 @@ class PinnedCampaign:
     number: int
     spec: CampaignSpec
     files: dict[str, str]
-    segments: dict[str, Definition]
+    definitions: Mapping[str, Any]
+
+    @cached_property
+    def segments(self) -> dict[str, Definition]:
+        """The segments; read when first asked for, since whoever sends never asks and needs no segment language."""
+        from segments.definitions import definition_from_json
+
+        return {name: definition_from_json(definition) for name, definition in self.definitions.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +65,7 @@ def content_of(campaign: LoadedCampaign, settings: Settings) -> Content:
     return Content(
         spec=campaign.spec.resolved(settings).model_dump(mode="json", by_alias=True, exclude_none=True),
         files=dict(campaign.files),
-        segments={name: definition_to_json(definition) for name, definition in campaign.segments.items()},
+        segments=campaign.definitions,
     )
 
 
@@ -68,7 +78,7 @@ def pin(campaign: LoadedCampaign, settings: Settings) -> PinnedCampaign:
         number=0,
         spec=campaign.spec.resolved(settings),
         files=dict(campaign.files),
-        segments=dict(campaign.segments),
+        definitions=campaign.definitions,
     )
 
 
@@ -92,7 +102,7 @@ def load_version(connection: Connection, version_id: int) -> PinnedCampaign:
         number=row.number,
         spec=spec_from_json(row.spec),
         files=dict(row.files),
-        segments={name: definition_from_json(definition) for name, definition in row.segments.items()},
+        definitions=row.segments,
     )
 
 

@@ -15,7 +15,8 @@ from kernel.dkim_keys import SELECTOR_RULE, Selector
 from kernel.errors import ConfigError
 from kernel.settings import Workspace, load_workspace
 from templates.addresses import wire_address
-from templates.dkim import DkimKey, keys_of, load_key, new_key
+from templates.dkim import DkimKey, keys_of
+from templates.dkim_keys import load_key, new_key
 
 dkim_app = typer.Typer(no_args_is_help=True, help="The keys that sign messages, and their DNS records.")
 _TXT_STRING = 255

@@ -25,7 +25,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 
 from kernel.errors import ConfigError
@@ -271,7 +270,6 @@ def _base32(raw: bytes) -> str:
     return text[: (len(raw) * 8 + 4) // 5]
 
 
-@lru_cache(maxsize=65_536)
 def varint(number: int) -> bytes:
     """Return a number from 0 on in seven bits a byte, the lowest first."""
     out = bytearray()

@@ -10,16 +10,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Table, delete, select
 
 from kernel.vocabulary import Subject
 from store.ingest.bulk import among
 from store.sql import insert_into
 from store.tables import accounts, changes, contacts, messages, products
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _PRODUCT = "product"
 _PROFILES = {subject: f"{subject}_profiles" for subject in Subject}
@@ -195,6 +197,8 @@ def _changes(notes: Sequence[Row[Any]], used: Mapping[int, frozenset[int]]) -> C
 
 
 def _united(notes: Sequence[Row[Any]]) -> NDArray[np.int64]:
+    import numpy as np  # Here and below: whoever only writes notes, as a sending worker does, goes without it.
+
     nobody = np.zeros(0, dtype=np.int64)
     return np.unique(np.concatenate([nobody, *(_unpacked(note.subject_ids) for note in notes)]))
 
@@ -204,6 +208,8 @@ def _packed(ids: Collection[int]) -> bytes:
 
 
 def _unpacked(packed: bytes) -> NDArray[np.int64]:
+    import numpy as np
+
     return np.frombuffer(packed, dtype="<i8").astype(np.int64)
 
 

@@ -13,9 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import css_inline
-import mrml
-
 from kernel.documents import did_you_mean
 from kernel.errors import InputError, Problem
 from templates.links import BadLink, is_web_link, target_of
@@ -278,6 +275,8 @@ def _shielded(text: str, aside: Aside, wrappers: Mapping[str, str]) -> str:
 
 
 def _inlined(text: str, path: str) -> str:
+    import css_inline
+
     inliner = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
     try:
         return str(inliner.inline(text))
@@ -286,6 +285,8 @@ def _inlined(text: str, path: str) -> str:
 
 
 def _compiled(pieces: Sequence[Piece], aside: Aside, path: str, language: str) -> Document:
+    import mrml
+
     text = _linked(pieces, aside)
     root = re.search(r"<mjml\b[^>]*>", text)
     end = text.rfind("</mjml>")

@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from kernel.clock import system_clock
 from kernel.errors import ConfigError
+from kernel.ids import host_name
 from kernel.settings import Workspace, load_workspace
 from store.engine import open_database
 from workers.drain import Drain
@@ -197,15 +198,13 @@ def run_worker(workspace: Workspace, *, concurrency: int, queues: tuple[str, ...
     os.environ[WORKSPACE_VARIABLE] = str(workspace.root)
     ready_file(workspace.root, "worker").unlink(missing_ok=True)
     settle_memory()
-    configure(workspace).worker_main(
-        [
-            "worker",
-            "--pool=prefork",
-            f"--concurrency={concurrency}",
-            f"--queues={','.join(queues)}",
-            f"--hostname=carillon-{os.getpid()}@%h",
-            "--without-gossip",
-            "--without-mingle",
-            "--loglevel=WARNING",
-        ]
-    )
+    # Not by Celery's command line, which would stay in memory with all its commands.
+    configure(workspace).Worker(
+        pool_cls="prefork",
+        concurrency=concurrency,
+        queues=",".join(queues),
+        hostname=f"carillon-{os.getpid()}@{host_name()}",
+        without_gossip=True,
+        without_mingle=True,
+        loglevel="WARNING",
+    ).start()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,6 +89,49 @@ def test_every_byte_the_server_received_keeps_to_the_rules(engine: Engine, drain
     assert [byte_problems(body) for body in server.sink.bodies] == [[], [], [], []]
     # What the composer promises and SMTP relies on: no line needs a second full stop, and none was added.
     assert not any(b"\r\n." in body for body in server.sink.bodies)
+
+
+SENDER = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import workers.app
+import workers.main
+from kernel.settings import load_workspace
+from store.engine import open_database
+from workers.drain import Drain
+
+workspace = load_workspace(Path(sys.argv[1]), {"CARILLON_SECRET_KEY": "k" * 64})
+drain = Drain(open_database(sys.argv[2]), workspace)
+drain.run("relay", budget=timedelta(seconds=20), stopping=lambda: False)
+drain.close()
+print(*sys.modules)
+"""
+UNNEEDED = {
+    *("numpy", "scipy", "sklearn", "pandas", "polars", "pyarrow", "duckdb", "matplotlib"),
+    *("cryptography.hazmat", "phonenumbers", "mrml", "css_inline"),
+    *("alembic", "requests", "typer", "starlette", "uvicorn", "smpplib", "httptools", "aiosmtpd"),
+    *("segments", "reports", "web", "cli", "workers.http", "workers.smpp"),
+}
+"""What a process that sends e-mail nobody signs would carry about for nothing: tens of megabytes, in each of them."""
+
+
+def test_a_sending_process_loads_nothing_heavy_that_it_has_no_use_for(
+    engine: Engine, database_url: str, server: SinkServer, tmp_path: Path
+) -> None:
+    seed_messages(engine, 3)
+    root = make_workspace(tmp_path, server.port).root
+    sender = subprocess.run(
+        [sys.executable, "-c", SENDER, str(root), database_url],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=60,
+        check=True,
+    )
+    assert states(engine) == {"sent": 3}
+    assert UNNEEDED & set(sender.stdout.split()) == set()
 
 
 def test_a_chunk_may_hold_messages_of_any_number_of_campaigns(sqlite_engine: Engine, tmp_path: Path) -> None:

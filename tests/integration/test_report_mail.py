@@ -20,7 +20,8 @@ from reports.content import UnknownCampaign, gather
 from reports.mail import compose_report
 from reports.rendering import standalone_page, text_page
 from store.engine import reading
-from templates.dkim import keys_of, new_key
+from templates.dkim import keys_of
+from templates.dkim_keys import new_key
 from tests.conftest import WORKSPACE_YAML
 from tests.reporting import ORDERS_FROM_100, World, days, spec
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import dkim
 
 from kernel.settings import Workspace
-from templates.dkim import keys_of, new_key
+from templates.dkim import keys_of
+from templates.dkim_keys import new_key
 
 ALGORITHMS = ("ed25519", "rsa")
 SENDER_KEYS = ", dkim: [{selector: ed25519, key_file: ed25519.pem}, {selector: rsa, key_file: rsa.pem}]"

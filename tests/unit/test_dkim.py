@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from kernel.dkim_keys import DkimKeySettings
 from kernel.errors import ConfigError
 from kernel.settings import Sender
-from templates.dkim import DkimKey, DkimStep, keys_of, load_key, new_key, relaxed_body, relaxed_field
+from templates.dkim import DkimKey, DkimStep, keys_of, relaxed_body, relaxed_field
+from templates.dkim_keys import load_key, new_key
 from tests.servers.byte_rules import byte_problems
 from tests.unit.mail_samples import SENDER, SENT, RecordedLinks, files, person, step
 

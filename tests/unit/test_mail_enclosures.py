@@ -15,7 +15,7 @@ from campaigns.compiling import check_template, languages_of
 from kernel.errors import InputError
 from kernel.vocabulary import Channel
 from templates import enclosures
-from templates.dkim import load_key, new_key
+from templates.dkim_keys import load_key, new_key
 from templates.enclosures import attachment
 from templates.files import template_files
 from tests.servers.byte_rules import byte_problems

@@ -1,4 +1,7 @@
-"""Which adapter serves which kind of gateway: the one table to extend for a new provider."""
+"""Which adapter serves which kind of gateway: the one table to extend for a new provider.
+
+An adapter is imported by the first gateway of its kind: a worker that sends e-mail holds none of what SMS need.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,7 @@ from kernel.clock import system_clock
 from kernel.gateways import HttpGateway, KannelGateway, SmppGateway, SmtpGateway
 from kernel.settings import Workspace
 from kernel.sms_providers import AliyunGateway, TencentGateway, TwilioGateway, VonageGateway
-from workers.channels.aliyun import AliyunChannel
-from workers.channels.http import HttpChannel
-from workers.channels.kannel import KannelChannel
 from workers.channels.port import Channel
-from workers.channels.smpp import SmppChannel
-from workers.channels.smtp import SmtpChannel
-from workers.channels.tencent import TencentChannel
-from workers.channels.twilio import TwilioChannel
-from workers.channels.vonage import VonageChannel
-from workers.inbound.smpp import InboxKeeper
 
 
 def open_channel(workspace: Workspace, name: str, *, engine: Engine | None = None) -> Channel | None:
@@ -34,20 +28,37 @@ def open_channel(workspace: Workspace, name: str, *, engine: Engine | None = Non
     channel: Channel | None = None
     match gateway:
         case SmtpGateway():
+            from workers.channels.smtp import SmtpChannel
+
             channel = SmtpChannel(gateway)
         case HttpGateway():
+            from workers.channels.http import HttpChannel
+
             channel = HttpChannel(gateway, receipt_url=receipt_url(workspace, name))
         case KannelGateway():
+            from workers.channels.kannel import KannelChannel
+
             channel = KannelChannel(gateway, receipt_url=receipt_url(workspace, name))
         case SmppGateway():
+            from workers.channels.smpp import SmppChannel
+            from workers.inbound.smpp import InboxKeeper
+
             channel = SmppChannel(gateway, keep=InboxKeeper(engine, name) if engine is not None else None)
         case TwilioGateway():
+            from workers.channels.twilio import TwilioChannel
+
             channel = TwilioChannel(gateway, receipt_url=receipt_url(workspace, name))
         case VonageGateway():
+            from workers.channels.vonage import VonageChannel
+
             channel = VonageChannel(gateway, receipt_url=receipt_url(workspace, name))
         case AliyunGateway():
+            from workers.channels.aliyun import AliyunChannel
+
             channel = AliyunChannel(gateway, clock=system_clock, nonce=_nonce)
         case TencentGateway():
+            from workers.channels.tencent import TencentChannel
+
             channel = TencentChannel(gateway, clock=system_clock)
     return channel
 

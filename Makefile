@@ -40,7 +40,8 @@ test-outside: $(VENV)/.installed-dev $(NODE)/.installed ## Let programs nobody h
 	@$(PYTEST) -m outside tests/outside $(ARGS)
 
 faults: $(VENV)/.installed-dev ## Break workers, servers and networks on purpose and judge what is left (ONLY=F1,F5; QUICK=1 for the subset of CI)
-	@FAULTS_ONLY="$(ONLY)" FAULTS_QUICK="$(QUICK)" FAULTS_RESULTS=$(if $(QUICK),build,docs)/faults.json $(PYTEST) tests/faults $(ARGS); \
+	@FAULTS_ONLY="$(ONLY)" FAULTS_QUICK="$(QUICK)" FAULTS_RESULTS=$(if $(QUICK),build,docs)/faults.json \
+	  $(PYTEST) tests/faults -n $(or $(JOBS),4) --dist worksteal $(ARGS); \
 	  code=$$?; $(if $(QUICK),,$(BIN)/python -m tests.faults.table;) exit $$code
 
 check: $(VENV)/.installed-dev ## Lint, format, types, and the order of the rooms; changes nothing

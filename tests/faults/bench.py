@@ -5,12 +5,14 @@ What Celery does about a task that fails, `drive` does: it is logged, and the ne
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import trustme
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,6 +31,7 @@ from workers.drain import Drain
 
 LEASE = timedelta(seconds=4)
 """A claim whose commit went unheard belongs to nobody until its lease is over."""
+_PAST = datetime(2020, 1, 1, tzinfo=UTC)
 ENVIRONMENT = {"CARILLON_SECRET_KEY": "k" * 64}
 
 
@@ -51,6 +54,21 @@ SMS_SPEC: dict[str, Any] = {
     "schedule": {"at": "2026-01-01 09:00"},
     "steps": [{"sms": "note", "gateway": "texts"}],
 }
+
+
+def certified(way: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return the context of a server on 127.0.0.1, and the authority its client is told to trust.
+
+    The certificate is "of another authority", "expired" or "for another host"; else it is good.
+    """
+    trusted, other = trustme.CA(), trustme.CA()
+    issuer = other if way == "of another authority" else trusted
+    name = "elsewhere.example" if way == "for another host" else "127.0.0.1"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer.issue_cert(name, not_after=_PAST if way == "expired" else None).configure_cert(context)
+    path = folder / "ca.pem"
+    trusted.cert_pem.write_to_path(str(path))
+    return context, path
 
 
 class Bench:
@@ -80,10 +98,10 @@ class Bench:
         self.use_port(server.port)
         return sink
 
-    def provider(self, *plan: str, port: int = 0, **more: Any) -> TruthProvider:
+    def provider(self, *plan: str, port: int = 0, tls: ssl.SSLContext | None = None, **more: Any) -> TruthProvider:
         """Start an SMS provider of this process, and write the settings for its port."""
         provider = TruthProvider(self.log, plan_of(*plan), **more)
-        server = TruthProviderServer(provider, port)
+        server = TruthProviderServer(provider, port, tls)
         server.__enter__()
         self._closers.append(server.__exit__)
         self.use_port(server.port)
@@ -139,11 +157,21 @@ class Bench:
     def judge(self, facts: Facts) -> Judgement:
         return judge(self.engine, read_truth(self.truth), facts, signer=self.workspace.signer())
 
-    def close(self) -> None:
-        if self._drain is not None:
-            self._drain.close()
+    def end_servers(self) -> None:
+        """End the servers that were started so far."""
         for closer in reversed(self._closers):
             closer()
+        self._closers.clear()
+
+    def anew(self) -> None:
+        """Make the worker's core anew, as a new process would: settings are read once."""
+        if self._drain is not None:
+            self._drain.close()
+        self._drain = None
+
+    def close(self) -> None:
+        self.anew()
+        self.end_servers()
         self.workers.dispose()
         self.engine.dispose()
         self.log.close()

@@ -33,6 +33,9 @@ class Facts:
     doubtful: int = 0
     runs: int | None = None
     rate: tuple[int, float] | None = None
+    """So many may be taken over within so many seconds."""
+    shut: float | None = None
+    """From this instant on, in seconds since 1970, nothing may be taken over: a window has closed."""
 
 
 @dataclass(slots=True)
@@ -52,9 +55,9 @@ class Judgement:
 def judge(engine: Engine, truth: Iterable[Taken], facts: Facts, *, signer: Signer | None = None) -> Judgement:
     """Judge a database against what the servers took over. `signer` names SMS by their references.
 
-    Once all is quiet: I1 no loss, I2 at most once, I3 no ghosts, I4 few in doubt, I6 rates at the server's clock, I7
-    whole runs, I9 books, I11 the same bytes on every try. I5, I8 and I10 are asked where a cell withdraws, replays or
-    waits.
+    Once all is quiet: I1 no loss, I2 at most once, I3 no ghosts, I4 few in doubt, I6 rates and windows at the server's
+    clock, I7 whole runs, I9 books, I11 the same bytes on every try. I5, I8 and I10 are asked where a cell withdraws,
+    replays or waits.
     """
     judgement = Judgement()
     arrived = list(truth)
@@ -69,6 +72,9 @@ def judge(engine: Engine, truth: Iterable[Taken], facts: Facts, *, signer: Signe
     _same_bytes(judgement, arrived)
     if facts.rate is not None:
         _rate(judgement, [taken.at for taken in arrived if taken.kept], *facts.rate)
+    if facts.shut is not None:
+        late = [taken.id for taken in arrived if taken.kept and taken.at >= facts.shut]
+        judgement.hold("I6", not late, f"taken over in a closed window: {_some(set(late))}")
     return judgement
 
 

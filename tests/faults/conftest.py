@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.bench import SMS_SETTINGS, Bench
 from tests.faults.checker import Facts, Judgement
-from tests.faults.matrix import CELLS
+from tests.faults.matrix import CELLS, KINDS
 from tests.faults.stage import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +25,13 @@ _NOTES = pytest.StashKey[dict[str, Any]]()
 
 
 def _cell(item: pytest.Item) -> tuple[str, bool]:
+    """Return a test's cell, and whether it is in the subset of CI: `quick` is True, or names one kind of database."""
     marker = item.get_closest_marker("cell")
     if marker is None:
         raise pytest.UsageError(f"{item.nodeid} names no cell")
-    return str(marker.args[0]), any(mark.kwargs.get("quick", False) for mark in item.iter_markers("cell"))
+    quick = [mark.kwargs.get("quick", False) for mark in item.iter_markers("cell")]
+    kind = next((kind for kind in KINDS if kind in item.name), "")
+    return str(marker.args[0]), True in quick or kind in quick
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     quick = os.environ.get("FAULTS_QUICK", "") not in ("", "0")
     kept, dropped = [], []
     for item in items:
-        if Path(__file__).parent not in item.path.parents:
+        if not _is_ours(item):
             kept.append(item)
             continue
         item.add_marker("faults")
@@ -48,6 +51,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if chosen else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> str:
+    """Say which cells will be run."""
+    return "cells: " + ", ".join(name for name in CELLS if name in {_cell(item)[0] for item in items if _is_ours(item)})
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    return Path(__file__).parent in item.path.parents
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -100,15 +112,18 @@ class _Gathering:
             return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        old = json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.exists() else []
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"verdicts": []}
         stamp = {"at": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": _commit()}
         now = {(verdict["cell"], verdict["variant"]): {**verdict, **stamp} for verdict in self._verdicts}
-        merged = [verdict for verdict in old if self._stands(verdict, now)] + list(now.values())
+        merged = [verdict for verdict in before["verdicts"] if self._stands(verdict, now)] + list(now.values())
         order = list(CELLS)
         merged.sort(key=lambda verdict: (order.index(verdict["cell"]), verdict["variant"]))
         body: dict[str, Any] = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}}
         if not self._in_part and not self._only:
-            body["whole"] = {"minutes": round((time.monotonic() - self._began) / 60), "variants": len(now), **stamp}
+            minutes = round((time.monotonic() - self._began) / 60, 1)
+            body["whole"] = {**stamp, "variants": len(now), "minutes": minutes}
+        elif "whole" in before:
+            body["whole"] = before["whole"]
         path.write_text(json.dumps({**body, "verdicts": merged}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _stands(self, old: dict[str, Any], now: dict[tuple[str, str], Any]) -> bool:

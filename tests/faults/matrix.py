@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+KINDS = ("sqlite", "postgresql")
 CELLS = {
     "F1": "kill -9 of a worker process at every named point of claim, prepare, send, record and recover",
     "F2": "kill -9 of a worker with all its children",
@@ -33,3 +39,15 @@ CELLS = {
     "F34": "pause, resume, cancel and apply at random moments of a run",
     "F35": "unsubscribed, bounced or without an address between planning and sending; the same person in two segments",
 }
+
+
+def in_turn(cell: str, values: Iterable[Any], *, both: Iterable[Any] = ()) -> list[Any]:
+    """Return parameters that CI tries on one kind of database each, in turn; those named in `both` on each kind."""
+    important = list(both)
+    return [
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            marks=pytest.mark.cell(cell, quick=True if value in important else KINDS[number % 2]),
+        )
+        for number, value in enumerate(values)
+    ]

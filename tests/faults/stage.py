@@ -23,7 +23,7 @@ from store.tables import messages
 from tests.acceptance.processes import Processes, wait_for
 from tests.faults.checker import Facts, Judgement, judge
 from tests.servers.ports import steady_port
-from tests.servers.truth import Taken, read_truth
+from tests.servers.truth import Taken, TruthReader
 
 SETTINGS = """\
 brand: {{name: Acme, postal_address: "1 Dock Road, Leeds"}}
@@ -46,6 +46,7 @@ class Stage:
         self.root = root
         self.settings, self.more = settings, more
         self.truth = root / "truth.log"
+        self._reader = TruthReader(self.truth)
         self.redis_port = steady_port()
         self.environment = {
             "CARILLON_DATABASE_URL": database_url,
@@ -159,7 +160,7 @@ class Stage:
 
     def accepted(self) -> list[Taken]:
         """Return what the sink took over so far."""
-        return [taken for taken in read_truth(self.truth) if taken.kept]
+        return [taken for taken in self._reader.all() if taken.kept]
 
     def injected(self) -> list[str]:
         """Return the fault points at which something was done, across all processes."""
@@ -171,7 +172,7 @@ class Stage:
 
     def judge(self, facts: Facts) -> Judgement:
         """Judge the cell; fails with every invariant broken."""
-        return judge(self.engine, read_truth(self.truth), facts)
+        return judge(self.engine, self._reader.all(), facts)
 
     def children(self, name: str) -> list[int]:
         """Return the process ids of a worker's children."""

@@ -12,8 +12,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- verdicts: written by make faults -->", "<!-- end of verdicts -->"
 
 
-def table(verdicts: list[dict[str, Any]]) -> str:
+def table(told: dict[str, Any]) -> str:
     """Return one row for each cell of the matrix, and a line for every variant that does not hold."""
+    verdicts: list[dict[str, Any]] = told["verdicts"]
     lines = [
         "| cell | what is broken | variants | SQLite | PostgreSQL | messages | crashes | in doubt | s | run at |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -29,6 +30,10 @@ def table(verdicts: list[dict[str, Any]]) -> str:
     odd = [v for v in verdicts if v["verdict"] != "holds"]
     lines += ["", "Not holding:" if odd else "Every variant that was run holds."]
     lines += [f"- {v['cell']} `{v['variant']}`: {v['verdict']}: {v.get('words', '')}" for v in odd]
+    whole = told.get("whole")
+    if whole:
+        words = f"{whole['variants']} variants in {whole['minutes']:.0f} minutes on {told['machine']['cores']} cores"
+        lines += ["", f"The last run of all in one go: {whole['at']}, {whole['commit']}, {words}."]
     return "\n".join(lines)
 
 
@@ -41,11 +46,11 @@ def _verdict(verdicts: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Replace what stands between the marks."""
-    verdicts = json.loads((DOCS / "faults.json").read_text(encoding="utf-8"))["verdicts"]
+    told = json.loads((DOCS / "faults.json").read_text(encoding="utf-8"))
     page = DOCS / "faults.md"
     text = page.read_text(encoding="utf-8")
     head, tail = text[: text.index(BEGIN)], text[text.index(END) :]
-    page.write_text(f"{head}{BEGIN}\n\n{table(verdicts)}\n\n{tail}", encoding="utf-8")
+    page.write_text(f"{head}{BEGIN}\n\n{table(told)}\n\n{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

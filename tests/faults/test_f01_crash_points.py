@@ -10,6 +10,7 @@ import pytest
 
 from kernel.faultpoints import FaultPoint
 from tests.faults.checker import Facts
+from tests.faults.matrix import in_turn
 from tests.faults.stage import CONNECTIONS, Stage, still
 from tests.seeding import seed_messages
 
@@ -37,13 +38,29 @@ RECOVERY = {
     FaultPoint.BEFORE_BLIND_COMMIT: "after_claim_commit:kill:1",
 }
 FENCE = [FaultPoint.BEFORE_FENCE_RAISED, FaultPoint.AFTER_FENCE_RAISED]
-QUICK = {FaultPoint.AFTER_SENDING_COMMIT, FaultPoint.BEFORE_ACCEPTED_RECORDED, FaultPoint.AFTER_OUTCOMES_COMMIT}
+WORST = {FaultPoint.AFTER_SENDING_COMMIT, FaultPoint.BEFORE_ACCEPTED_RECORDED, FaultPoint.AFTER_OUTCOMES_COMMIT}
+
+
+@pytest.mark.cell("F1", quick=True)
+def test_workers_die_at_one_point_after_the_other(stage: Stage, quiet: Callable[..., None]) -> None:
+    """All points of one run's way; each has variants of its own below, where it comes first."""
+    points = [*CHUNK, *MESSAGE, *REFUSAL]
+    # A chunk is no more than a moment's worth of the rate: there is one for each point to meet.
+    stage.more = ", rate: 200/second"
+    stage.start_sink("rcpt:=550 5.1.1 no such user;1:30", "rcpt:=450 4.2.1 try later;1:60")
+    seed_messages(stage.engine, MESSAGES)
+    stage.start_redis()
+    stage.start_worker(faults=",".join(f"{point}:kill:1" for point in points), FAULTS_LEASE_S="6")
+    stage.start_scheduler()
+    stage.until(lambda: set(stage.injected()) == set(points), "every point to be reached", seconds=120)
+    quiet(Facts(crashes=len(points), connections=CONNECTIONS))
+    assert len(stage.accepted()) >= MESSAGES - 1 - len(points) * CONNECTIONS
 
 
 @pytest.mark.parametrize(
     "point",
     [
-        pytest.param(point, marks=[pytest.mark.cell("F1", quick=True)] if point in QUICK else [])
+        pytest.param(point, marks=pytest.mark.cell("F1", quick="postgresql" if point in WORST else False))
         for point in [*CHUNK, *MESSAGE]
     ],
 )
@@ -70,7 +87,7 @@ def test_a_worker_dies_as_a_refusal_is_written(point: FaultPoint, stage: Stage, 
     assert refused == (3 if point is FaultPoint.AFTER_REFUSED_RECORDED else 0) or refused <= CONNECTIONS
 
 
-@pytest.mark.parametrize("point", LEASE)
+@pytest.mark.parametrize("point", in_turn("F1", LEASE))
 def test_a_worker_dies_as_its_lease_is_renewed(point: FaultPoint, stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink("dot:held:1:20")
     seed_messages(stage.engine, 60)
@@ -81,7 +98,7 @@ def test_a_worker_dies_as_its_lease_is_renewed(point: FaultPoint, stage: Stage, 
     quiet(Facts(crashes=1, connections=CONNECTIONS, doubtful=1))
 
 
-@pytest.mark.parametrize("point", list(RECOVERY))
+@pytest.mark.parametrize("point", in_turn("F1", RECOVERY))
 def test_whoever_recovers_a_chunk_dies_too(point: FaultPoint, stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink()
     seed_messages(stage.engine, MESSAGES)
@@ -95,7 +112,7 @@ def test_whoever_recovers_a_chunk_dies_too(point: FaultPoint, stage: Stage, quie
     assert len(stage.accepted()) >= MESSAGES - CONNECTIONS
 
 
-@pytest.mark.parametrize("point", FENCE)
+@pytest.mark.parametrize("point", in_turn("F1", FENCE))
 def test_whoever_fences_a_silent_worker_off_dies(point: FaultPoint, stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink()
     seed_messages(stage.engine, MESSAGES)

@@ -12,6 +12,7 @@ import pytest
 
 from kernel.vocabulary import MessageState
 from tests.faults.checker import Facts
+from tests.faults.matrix import in_turn
 from tests.faults.stage import CONNECTIONS, Stage, still
 from tests.seeding import seed_messages, states
 
@@ -19,7 +20,7 @@ MESSAGES = 400
 SLOW_MS = 40
 
 
-@pytest.mark.cell("F2", quick=True)
+@pytest.mark.cell("F2", quick="postgresql")
 def test_workers_killed_with_all_their_children_leave_little_in_doubt(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink(delay_ms=SLOW_MS)
     seed_messages(stage.engine, MESSAGES)
@@ -37,8 +38,13 @@ def test_workers_killed_with_all_their_children_leave_little_in_doubt(stage: Sta
 
 
 @pytest.mark.cell("F4")
-@pytest.mark.parametrize("when", ["sending", "committing"])
-@pytest.mark.parametrize("signals", ["TERM", "QUIT", "TERM+TERM"])
+@pytest.mark.parametrize(
+    ("signals", "when"),
+    [
+        *in_turn("F4", [("TERM", "sending"), ("TERM+TERM", "committing"), ("QUIT", "sending")]),
+        *(("TERM", "committing"), ("TERM+TERM", "sending"), ("QUIT", "committing")),
+    ],
+)
 def test_a_worker_told_to_stop_ends_in_time_and_loses_nothing(
     signals: str, when: str, stage: Stage, quiet: Callable[..., None], note: Callable[..., None]
 ) -> None:
@@ -70,7 +76,7 @@ def test_a_worker_told_to_stop_ends_in_time_and_loses_nothing(
     assert ended_s < 30
 
 
-@pytest.mark.cell("F5")
+@pytest.mark.cell("F5", quick="postgresql")
 def test_a_worker_that_was_stopped_past_its_lease_sends_and_writes_nothing_more(
     stage: Stage, quiet: Callable[..., None]
 ) -> None:

@@ -23,7 +23,7 @@ LONG_STOP_S = 35.0
 """Longer than the 30 s after which Redis' clients give a silent socket up."""
 
 
-@pytest.mark.cell("F6")
+@pytest.mark.cell("F6", quick="sqlite")
 def test_a_hint_lost_in_a_killed_worker_costs_nothing(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink()
     stage.start_redis()
@@ -44,8 +44,9 @@ def test_a_hint_lost_in_a_killed_worker_costs_nothing(stage: Stage, quiet: Calla
 @pytest.mark.parametrize(
     "way",
     [
-        pytest.param("killed", marks=pytest.mark.cell("F7", quick=True)),
-        *("killed with its file", "flushed", "asleep", "stopped", "full", "read-only"),
+        pytest.param("killed", marks=pytest.mark.cell("F7", quick="postgresql")),
+        *("killed with its file", "flushed", "asleep", "stopped", "full"),
+        pytest.param("read-only", marks=pytest.mark.cell("F7", quick="sqlite")),
     ],
 )
 def test_redis_in_trouble_holds_nothing_up_for_good(way: str, stage: Stage, quiet: Callable[..., None]) -> None:
@@ -107,7 +108,7 @@ def _commands(stage: Stage, name: str) -> int:
         client.close()
 
 
-@pytest.mark.cell("F8")
+@pytest.mark.cell("F8", quick="sqlite")
 def test_runs_fire_while_redis_is_away_and_are_sent_once_it_is_back(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink()
     add_people(stage, MESSAGES)
@@ -125,7 +126,7 @@ def test_runs_fire_while_redis_is_away_and_are_sent_once_it_is_back(stage: Stage
     assert len(stage.accepted()) == 2 * MESSAGES
 
 
-@pytest.mark.cell("F9")
+@pytest.mark.cell("F9", quick="postgresql")
 def test_hints_thrice_in_any_order_and_hours_late_send_nobody_twice(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink(delay_ms=20)
     seed_messages(stage.engine, MESSAGES)
@@ -155,7 +156,7 @@ def _hours_late(hint: bytes) -> bytes:
     return json.dumps(message).encode()
 
 
-@pytest.mark.cell("F10")
+@pytest.mark.cell("F10", quick="sqlite")
 def test_a_task_longer_than_the_visibility_timeout_sends_nobody_twice(stage: Stage, quiet: Callable[..., None]) -> None:
     # 60 messages over 4 connections at 1 s each: 15 s, three times the timeout.
     stage.start_sink(delay_ms=1000)

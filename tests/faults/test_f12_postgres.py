@@ -96,7 +96,9 @@ def _restart(stage: Stage, server: MortalPostgres) -> None:
 
 
 @pytest.mark.cell("F12")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [POINTS[0], pytest.param(POINTS[1], marks=pytest.mark.cell("F12", quick=True)), POINTS[2]]
+)
 @pytest.mark.parametrize("fault", [_kill_backend, _crash, _restart], ids=["backend killed", "crashed", "restarted"])
 def test_a_server_that_dies_under_a_chunk_costs_no_message_postgresql(
     fault: Callable[[Stage, MortalPostgres], None],
@@ -154,7 +156,7 @@ def test_a_commit_whose_reply_is_cut_off_is_neither_lost_nor_done_twice_postgres
     assert judgement.accepted == MESSAGES
 
 
-@pytest.mark.cell("F14")
+@pytest.mark.cell("F14", quick=True)
 @pytest.mark.parametrize("way", ["table locked", "statement timeout", "deadlock", "no connection left", "idle ended"])
 def test_a_server_that_refuses_for_a_while_is_asked_again_postgresql(
     way: str, url: str, pg_bench: Bench, note: Callable[..., None]

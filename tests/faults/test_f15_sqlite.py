@@ -77,7 +77,13 @@ def test_a_database_locked_for_seconds_sqlite(lite: Stage, file: Path, note: Cal
     _finish(lite, file, note, Facts())
 
 
-@pytest.mark.parametrize("point", ["before_claim_commit", "before_sending_commit", "before_outcomes_commit"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        *("before_claim_commit", "before_sending_commit"),
+        pytest.param("before_outcomes_commit", marks=pytest.mark.cell("F15", quick=True)),
+    ],
+)
 def test_a_worker_killed_in_mid_transaction_leaves_a_whole_file_sqlite(
     point: str, lite: Stage, file: Path, note: Callable[..., None]
 ) -> None:

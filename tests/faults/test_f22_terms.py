@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import trustme
 from sqlalchemy import select, update
 
 from store.engine import reading, writing
 from store.tables import contacts, lanes, suppressions
-from tests.faults.bench import Bench
+from tests.faults.bench import Bench, certified
 from tests.faults.checker import Facts
+from tests.faults.matrix import in_turn
 from tests.faults.stage import SETTINGS
 from tests.seeding import seed_messages, states
 
 MESSAGES = 20
 CLEAR = "tls: none, timeout: 5s, final_timeout: 8s"
 LOGIN = ', username: acme, password: "a-secret-word"'
-PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-
-
-def _context(way: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Return a server's context, and the authority the client is told to trust."""
-    trusted, other = trustme.CA(), trustme.CA()
-    issuer = other if way == "of another authority" else trusted
-    name = "elsewhere.example" if way == "for another host" else "127.0.0.1"
-    ends = PAST if way == "expired" else None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    issuer.issue_cert(name, not_after=ends).configure_cert(context)
-    path = folder / "ca.pem"
-    trusted.cert_pem.write_to_path(str(path))
-    return context, path
 
 
 def _nothing_said(bench: Bench, sink: object) -> None:
@@ -48,7 +31,7 @@ def _nothing_said(bench: Bench, sink: object) -> None:
 @pytest.mark.cell("F22", quick=True)
 @pytest.mark.parametrize("way", ["of another authority", "expired", "for another host"])
 def test_nothing_is_said_to_a_server_whose_certificate_is(way: str, bench: Bench, weigh: Callable[..., None]) -> None:
-    context, authority = _context(way, bench.root)
+    context, authority = certified(way, bench.root)
     bench.settings = SETTINGS.replace(CLEAR, f"tls: implicit, ca_file: {authority}, timeout: 3s, final_timeout: 8s")
     seed_messages(bench.engine, MESSAGES)
     sink = bench.sink(tls=context)
@@ -59,15 +42,18 @@ def test_nothing_is_said_to_a_server_whose_certificate_is(way: str, bench: Bench
     assert "a-secret-word" not in sink.heard()
 
 
-@pytest.mark.cell("F22", quick=True)
+@pytest.mark.cell("F22")
 @pytest.mark.parametrize(
     ("way", "plan", "offers"),
-    [
-        ("stripped", "", False),
-        ("refused", "starttls:=454 4.7.0 not now;*", True),
-        ("hung", "starttls:=220 go;*", True),
-        ("injected into", "starttls:=220 go\\n250 injected;*", True),
-    ],
+    in_turn(
+        "F22",
+        [
+            ("stripped", "", False),
+            ("refused", "starttls:=454 4.7.0 not now;*", True),
+            ("hung", "starttls:=220 go;*", True),
+            ("injected into", "starttls:=220 go\\n250 injected;*", True),
+        ],
+    ),
 )
 def test_nothing_is_said_in_clear_where_starttls_is(way: str, plan: str, offers: bool, bench: Bench) -> None:
     bench.settings = SETTINGS.replace(CLEAR, "tls: starttls, timeout: 3s, final_timeout: 8s")
@@ -82,9 +68,9 @@ def test_nothing_is_said_in_clear_where_starttls_is(way: str, plan: str, offers:
     assert "AUTH" not in sink.heard()
 
 
-@pytest.mark.cell("F22")
+@pytest.mark.cell("F22", quick="sqlite")
 def test_a_good_certificate_is_trusted(bench: Bench, weigh: Callable[..., None]) -> None:
-    context, authority = _context("good", bench.root)
+    context, authority = certified("good", bench.root)
     bench.settings = SETTINGS.replace(CLEAR, f"tls: implicit, ca_file: {authority}, timeout: 5s, final_timeout: 8s")
     seed_messages(bench.engine, MESSAGES)
     bench.sink(tls=context)
@@ -93,19 +79,23 @@ def test_a_good_certificate_is_trusted(bench: Bench, weigh: Callable[..., None])
     assert states(bench.engine) == {"sent": MESSAGES}
 
 
-@pytest.mark.cell("F23", quick=True)
+@pytest.mark.cell("F23")
 @pytest.mark.parametrize(
     ("stage", "reply"),
-    [
-        ("auth", "535 5.7.8 wrong"),
-        ("auth", "454 4.7.0 later"),
-        ("mail", "452 4.3.1 out of room"),
-        ("rcpt", "452 4.3.1 out of room"),
-        ("mail", "452 4.4.5 daily quota"),
-        ("rcpt", "550 5.7.26 not authenticated"),
-        ("dot", "550 5.7.515 below the required level"),
-        ("dot", "550 5.7.30 no DKIM"),
-    ],
+    in_turn(
+        "F23",
+        [
+            ("auth", "535 5.7.8 wrong"),
+            ("auth", "454 4.7.0 later"),
+            ("mail", "452 4.3.1 out of room"),
+            ("rcpt", "452 4.3.1 out of room"),
+            ("mail", "452 4.4.5 daily quota"),
+            ("rcpt", "550 5.7.26 not authenticated"),
+            ("dot", "550 5.7.515 below the required level"),
+            ("dot", "550 5.7.30 no DKIM"),
+        ],
+        both=[("auth", "535 5.7.8 wrong")],
+    ),
 )
 def test_a_refusal_that_blames_us_pauses_the_gateway_and_no_person(
     stage: str, reply: str, bench: Bench, weigh: Callable[..., None]
@@ -129,8 +119,10 @@ def test_a_refusal_that_blames_us_pauses_the_gateway_and_no_person(
 OFFERS = [b"PIPELINING", b"SIZE 10485760", b"8BITMIME", b"SMTPUTF8", b"DSN", b"ENHANCEDSTATUSCODES"]
 
 
-@pytest.mark.cell("F24", quick=True)
-@pytest.mark.parametrize("without", ["PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "everything", "EHLO"])
+@pytest.mark.cell("F24")
+@pytest.mark.parametrize(
+    "without", in_turn("F24", ["PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "everything", "EHLO"])
+)
 def test_a_server_that_offers_less_gets_what_it_can_take(
     without: str, bench: Bench, weigh: Callable[..., None]
 ) -> None:

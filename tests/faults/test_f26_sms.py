@@ -16,6 +16,7 @@ from store.inbox import gateway_source, put
 from store.tables import lanes, messages
 from tests.faults.bench import SMS_SETTINGS, Bench
 from tests.faults.checker import Facts
+from tests.faults.matrix import in_turn
 from tests.faults.people import seed_sms
 from tests.integration.returning import everything
 from tests.seeding import states
@@ -45,8 +46,8 @@ PLAIN = {
 }
 
 
-@pytest.mark.cell("F26", quick=True)
-@pytest.mark.parametrize("way", list(PLAIN))
+@pytest.mark.cell("F26")
+@pytest.mark.parametrize("way", in_turn("F26", PLAIN, both=["no answer"]))
 def test_a_provider_that_took_nothing_answers(way: str, sms_bench: Bench, weigh: Callable[..., None]) -> None:
     act, ending = PLAIN[way]
     seed_sms(sms_bench.engine, MESSAGES)
@@ -60,7 +61,7 @@ def test_a_provider_that_took_nothing_answers(way: str, sms_bench: Bench, weigh:
 
 
 @pytest.mark.cell("F26")
-@pytest.mark.parametrize("act", ["reset", "silent", "=200 <html>", "=504 late", "=500 oops"])
+@pytest.mark.parametrize("act", in_turn("F26", ["reset", "silent", "=200 <html>", "=504 late", "=500 oops"]))
 def test_a_provider_that_took_it_and_does_not_say_so_leaves_it_in_doubt_or_settled(
     act: str, sms_bench: Bench, weigh: Callable[..., None]
 ) -> None:
@@ -85,7 +86,7 @@ TOXICS = {
 
 
 @pytest.mark.cell("F26")
-@pytest.mark.parametrize("way", list(TOXICS))
+@pytest.mark.parametrize("way", in_turn("F26", TOXICS))
 def test_a_network_that_is(way: str, sms_bench: Bench, weigh: Callable[..., None]) -> None:
     seed_sms(sms_bench.engine, MESSAGES)
     sms_bench.provider()
@@ -98,7 +99,7 @@ def test_a_network_that_is(way: str, sms_bench: Bench, weigh: Callable[..., None
         sms_bench.drain().close()
 
 
-@pytest.mark.cell("F27")
+@pytest.mark.cell("F27", quick="sqlite")
 def test_a_gateway_that_is_away_for_a_while_costs_no_message_an_attempt(
     sms_bench: Bench, weigh: Callable[..., None]
 ) -> None:

@@ -19,6 +19,7 @@ from store.inbox import gateway_source, put
 from store.tables import campaign_versions, contacts, inbox, message_events, messages
 from tests.faults.bench import Bench
 from tests.faults.checker import Facts, Judgement
+from tests.faults.matrix import in_turn
 from tests.faults.people import seed_sms
 from tests.integration.returning import rows
 from tests.seeding import states
@@ -97,8 +98,8 @@ def run_against(bench: Bench, misbehave: Callable[[int, Submit], tuple[bool, Sai
         return smsc
 
 
-@pytest.mark.cell("F28", quick=True)
-@pytest.mark.parametrize("status", [0x58, 0x14])
+@pytest.mark.cell("F28")
+@pytest.mark.parametrize("status", in_turn("F28", [0x58, 0x14]))
 @pytest.mark.parametrize("text", ["", LONG], ids=["short", "long"])
 def test_an_smsc_that_throttles_gets_everything_once(
     status: int, text: str, smpp_bench: Bench, weigh: Callable[..., Judgement]
@@ -125,7 +126,7 @@ def test_a_session_lost_with_an_open_window_leaves_a_window_in_doubt(
 
 
 @pytest.mark.cell("F28")
-@pytest.mark.parametrize("deaf", [False, True], ids=["answers enquire_link", "deaf"])
+@pytest.mark.parametrize("deaf", in_turn("F28", [False, True]), ids=["answers enquire_link", "deaf"])
 def test_an_smsc_that_falls_silent_leaves_in_doubt_what_it_left_unanswered(
     deaf: bool, smpp_bench: Bench, weigh: Callable[..., Judgement]
 ) -> None:

@@ -13,11 +13,12 @@ from store.engine import reading, writing
 from store.tables import campaign_versions, campaigns, contacts, messages, runs
 from tests.faults.bench import Bench
 from tests.faults.checker import Facts
+from tests.faults.matrix import in_turn
 from tests.faults.stage import SETTINGS, Stage
 from tests.seeding import FILES, seed_messages, states
 from tests.servers.byte_rules import byte_problems
 
-pytestmark = pytest.mark.cell("F31", quick=True)
+pytestmark = pytest.mark.cell("F31")
 
 MESSAGES = 20
 TEMPLATES = {
@@ -41,6 +42,7 @@ NAMES = {
 }
 
 
+@pytest.mark.cell("F31", quick=True)
 @pytest.mark.parametrize("poison", list(TEMPLATES))
 def test_a_poison_template_stops_its_own_campaign_alone(poison: str, bench: Bench, note: Callable[..., None]) -> None:
     sick = seed_messages(bench.engine, MESSAGES, name="sick", address="sick{n}@customer.example")
@@ -70,7 +72,7 @@ def test_a_poison_template_stops_its_own_campaign_alone(poison: str, bench: Benc
     assert all(row.reason == "template_error" and row.reply for row in rows if row.state == "failed")
 
 
-@pytest.mark.parametrize("poison", list(NAMES))
+@pytest.mark.parametrize("poison", in_turn("F31", NAMES, both=["line ends"]))
 def test_a_poison_name_harms_its_own_message_alone(poison: str, bench: Bench, weigh: Callable[..., None]) -> None:
     seed_messages(bench.engine, MESSAGES)
     name = NAMES[poison]
@@ -88,6 +90,7 @@ def test_a_poison_name_harms_its_own_message_alone(poison: str, bench: Bench, we
     assert [problems for body in sink.bodies if (problems := byte_problems(body))] == []
 
 
+@pytest.mark.cell("F31", quick="postgresql")
 def test_a_message_over_which_its_worker_dies_each_time_is_given_up(stage: Stage, quiet: Callable[..., None]) -> None:
     tries = 3
     stage.settings = SETTINGS.replace("first_retry: 1s", f"first_retry: 1s, longest_retry: 1s, max_attempts: {tries}")

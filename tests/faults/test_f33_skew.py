@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cell("F33")
 MESSAGES = 300
 
 
-@pytest.mark.cell("F33", quick=True)
+@pytest.mark.cell("F33", quick="sqlite")
 def test_hints_for_tasks_nobody_knows_lose_no_message(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink(delay_ms=10)
     seed_messages(stage.engine, MESSAGES)
@@ -77,6 +77,7 @@ def test_a_worker_is_replaced_by_the_next_version_in_mid_run(stage: Stage, quiet
     assert len(stage.accepted()) == MESSAGES
 
 
+@pytest.mark.cell("F33", quick="sqlite")
 def test_a_database_of_a_later_version_is_left_alone(stage: Stage) -> None:
     stage.use_port(1)
     with stage.engine.begin() as connection:

@@ -31,7 +31,7 @@ def _run(stage: Stage) -> None:
     stage.until(lambda: len(stage.accepted()) >= 60, "some to be taken over")
 
 
-@pytest.mark.cell("F34", quick=True)
+@pytest.mark.cell("F34", quick="postgresql")
 def test_paused_resumed_and_applied_at_random_moments_sends_each_once(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink(delay_ms=10)
     add_people(stage, MESSAGES)
@@ -50,7 +50,7 @@ def test_paused_resumed_and_applied_at_random_moments_sends_each_once(stage: Sta
     assert len(stage.accepted()) == 2 * MESSAGES
 
 
-@pytest.mark.cell("F34")
+@pytest.mark.cell("F34", quick="sqlite")
 def test_nothing_leaves_after_a_pause_but_what_was_in_flight(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink(delay_ms=SLOW_MS)
     add_people(stage, MESSAGES)
@@ -90,7 +90,7 @@ def _under_way(stage: Stage) -> int:
 @pytest.mark.parametrize(
     "way",
     [
-        pytest.param("unsubscribed", marks=pytest.mark.cell("F35", quick=True)),
+        pytest.param("unsubscribed", marks=pytest.mark.cell("F35", quick="postgresql")),
         *("withdrawn", "bounced", "complained", "emptied", "moved"),
     ],
 )
@@ -135,7 +135,7 @@ def _leave(connection, way: str, contact_id: int, message_id: int, now: datetime
         )
 
 
-@pytest.mark.cell("F35")
+@pytest.mark.cell("F35", quick="sqlite")
 def test_the_same_person_in_two_segments_is_written_to_once(stage: Stage, quiet: Callable[..., None]) -> None:
     stage.start_sink()
     add_people(stage, 100)

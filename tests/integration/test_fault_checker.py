@@ -34,7 +34,7 @@ def taken(name: str, *, at: float = 0.0, sha256: str = "x", kept: bool = True) -
 
 
 def test_what_is_well_is_called_well(engine: Engine, truth: Rows) -> None:
-    judgement = judge(engine, truth, Facts(runs=1, rate=(2, 2.0)))
+    judgement = judge(engine, truth, Facts(runs=1, rate=(2, 2.0), shut=truth[-1].at + 0.1))
     assert (judgement.planned, judgement.accepted, judgement.in_doubt, judgement.broken) == (10, 10, 0, [])
 
 
@@ -73,6 +73,10 @@ def _too_fast(engine: Engine, rows: Rows) -> Facts:
     return Facts(rate=(2, 2.5))
 
 
+def _too_late(engine: Engine, rows: Rows) -> Facts:
+    return Facts(shut=rows[-1].at)
+
+
 def _missing_run(engine: Engine, rows: Rows) -> Facts:
     return Facts(runs=2)
 
@@ -106,6 +110,7 @@ def _set(engine: Engine, state: str) -> None:
         (_denied, "I3"),
         (_doubt, "I4"),
         (_too_fast, "I6"),
+        (_too_late, "I6"),
         (_missing_run, "I7"),
         (_lost_row, "I9"),
         (_other_bytes, "I11"),

@@ -49,6 +49,26 @@ def read_truth(path: Path) -> Iterator[Taken]:
         yield Taken(**json.loads(line))
 
 
+class TruthReader:
+    """Reads a truth file again and again, and each line once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._seen: list[Taken] = []
+
+    def all(self) -> list[Taken]:
+        """Return all that arrived so far."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                new, _, _ = file.read().rpartition(b"\n")
+            if new:
+                self._seen += [Taken(**json.loads(line)) for line in new.split(b"\n")]
+                self._read += len(new) + 1
+        return list(self._seen)
+
+
 def mail_taken(raw: bytes, sender: str, recipient: str, *, kept: bool) -> Taken:
     """Describe an e-mail by its Message-ID and the digest of all its bytes but the Date field."""
     found = _MESSAGE_ID.search(raw)

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -53,9 +54,10 @@ def plan_of(*texts: str) -> list[Fault]:
 class TruthProviderServer:
     """A provider in a thread of this process."""
 
-    def __init__(self, provider: TruthProvider, port: int = 0) -> None:
+    def __init__(self, provider: TruthProvider, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.provider = provider
         self.port = port
+        self._tls = tls
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._ready = threading.Event()
@@ -73,7 +75,7 @@ class TruthProviderServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()

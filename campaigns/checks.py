@@ -171,7 +171,11 @@ class Check:
         fitting = {**settings.gateways_for(channel), **settings.routes_for(channel)}
         name = self._get("steps", index, "gateway")
         if not fitting:
-            kinds = "type smtp" if channel is Channel.EMAIL else "type http, kannel or smpp"
+            kinds = (
+                "type smtp"
+                if channel is Channel.EMAIL
+                else "type http, kannel, smpp, twilio, vonage, aliyun or tencent"
+            )
             yield self.document.problem(
                 ("steps", index), f"the workspace has no {channel} gateway", f"add one of {kinds} to carillon.yaml"
             )

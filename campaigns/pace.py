@@ -17,7 +17,7 @@ from campaigns.quotas import quota_of
 from campaigns.rehearsal import Rehearsed
 from campaigns.routing import lanes_of
 from campaigns.versions import PinnedCampaign
-from kernel.fields import duration, rate
+from kernel.fields import duration, minutes_of, rate
 from kernel.settings import Limits, Settings
 from store.allowances import used_of
 
@@ -178,8 +178,26 @@ def _drop_old(waiting: dict[int, deque[tuple[datetime, int]]], before: datetime)
     return dropped
 
 
-def about_paces(settings: Settings, pinned: PinnedCampaign, found: list[Pace]) -> Iterator[str]:
+def _about_own_rate(pinned: PinnedCampaign, leaving: Mapping[tuple[int, datetime], int]) -> Iterator[str]:
+    """Yield a warning of each step with more messages than the campaign's own rate lets leave in one day's window."""
+    limit = rate(pinned.spec.rate)
+    if limit is None:
+        return
+    for number in range(1, len(pinned.spec.steps) + 1):
+        window = pinned.spec.window_of(number)
+        opens, closes = minutes_of(window.hours)
+        a_day = int(limit.count * (timedelta(minutes=closes - opens) / limit.per))
+        count = sum(messages for (step, _), messages in leaving.items() if step == number)
+        if count > a_day > 0:
+            fit = f"{a_day:,} of {count:,} messages fit into the window {window.hours} of one day"
+            yield f"step {number}: at {limit} {fit}; they take {math.ceil(count / a_day)} days"
+
+
+def about_paces(
+    settings: Settings, pinned: PinnedCampaign, found: list[Pace], leaving: Mapping[tuple[int, datetime], int]
+) -> Iterator[str]:
     """Yield warnings: what takes more than its window, and what would be too old by its turn."""
+    yield from _about_own_rate(pinned, leaving)
     clock = ZoneInfo(pinned.spec.schedule.default_zone or settings.timezone)
     windows = {pinned.spec.window_of(number).hours for number in range(1, len(pinned.spec.steps) + 1)}
     for one in found:

@@ -136,7 +136,13 @@ def _counted(
     settings = workspace.settings
     pace = paces(connection, settings, pinned, rehearsed)
     budgets = affordable(connection, settings, pinned, head.campaign_id, texts, at=head.fires_at)
-    notes.extend((*about_paces(settings, pinned, pace), *about_budgets(budgets), *_about_roles(connection, pinned)))
+    notes.extend(
+        (
+            *about_paces(settings, pinned, pace, rehearsed.leaving),
+            *about_budgets(budgets),
+            *_about_roles(connection, pinned),
+        )
+    )
     return Plan(
         name=head.name,
         state=head.state,

@@ -253,7 +253,8 @@ def _about_value(detail: Any, value: Any, shown: str) -> tuple[str, str]:
         return f"{{key}}: expected {words} {context[bound]:g}, got {shown}", ""
     if kind in _KINDS:
         quotes = kind == "string_type" and not isinstance(value, dict | list)
-        return f"{{key}}: expected {_KINDS[kind]}, got {shown}", 'put it in quotes: "…"' if quotes else ""
+        hint = 'put it in quotes: "…"' if quotes else "write [ ] around it" if kind == "list_type" else ""
+        return f"{{key}}: expected {_KINDS[kind]}, got {shown}", hint if value is not None else ""
     if kind == "missing":
         return "{key!r} is missing", ""
     words = detail["msg"].replace("{", "{{").replace("}", "}}")

@@ -58,10 +58,9 @@ def _check_url(value: str) -> str:
     except ValueError:
         sound = False
     if not sound or any(letter.isspace() for letter in value):
-        bare = value.strip().lstrip("/")
-        meant = (
-            f"https://{bare}" if "://" not in bare and "." in bare and " " not in bare else "https://www.acme.example"
-        )
+        # Its host alone: what follows may be a secret.
+        host = re.match(r"/*([\w-]+(?:\.[\w-]+)+)", value.strip())
+        meant = f"https://{host[1] if host else 'www.acme.example'}"
         raise ValueError(f"{value!r} is not a URL; write it with its scheme, as {meant}")
     return value
 

@@ -58,7 +58,7 @@ def test_an_unknown_segment_an_unknown_template_and_a_missing_sms_gateway_are_na
     said = shop.refused("apply")
     assert "campaigns/winback.yaml:3:12: unknown segment 'at-rsik' (did you mean 'at-risk'?)" in said
     assert "campaigns/winback.yaml:11:12: unknown e-mail template 'winbak' (did you mean 'winback'?)" in said
-    assert "campaigns/texts.yaml:4:5: the workspace has no sms gateway (add one of type http, kannel or smpp" in said
+    assert "campaigns/texts.yaml:4:5: the workspace has no sms gateway (add one of type http, kannel, smpp, " in said
     assert "campaigns/texts.yaml:4:10: unknown SMS template 'nudge' (make templates/nudge.txt)" in said
 
 

@@ -255,6 +255,15 @@ def test_a_rate_that_does_not_fit_into_the_window_is_warned_of(engine: Engine, t
     assert f"by relay (rate 10/hour) the run {fit}" in found.warnings
 
 
+def test_a_campaign_s_own_rate_that_does_not_fit_into_the_window_is_warned_of(engine: Engine, tmp_path: Path) -> None:
+    window = CAMPAIGN.replace('"2026-12-01 09:00"', '"2026-12-01 09:00", window: {hours: "09:00-11:00"}')
+    workspace = make_workspace(tmp_path, hello=window + "rate: 10/hour\n")
+    people(engine, 45)
+    found = only(plan(engine, workspace, None, now=NOW))
+    fit = "step 1: at 10/hour 20 of 45 messages fit into the window 09:00-11:00 of one day; they take 3 days"
+    assert fit in found.warnings
+
+
 def test_a_warm_up_goes_day_by_day_and_a_route_shares_out(engine: Engine, tmp_path: Path) -> None:
     warm = 'tls: none, warmup: {start: "2026-12-01", first_day: 5, growth: 2, until: 1000}}'
     settings = SETTINGS.replace("tls: none}", warm)

@@ -232,6 +232,12 @@ def test_what_is_wrong_with_a_secret_is_told_without_it(tmp_path: Path) -> None:
         assert "12345678" not in said
 
 
+def test_what_is_wrong_with_an_address_is_told_without_the_secret_in_it(tmp_path: Path) -> None:
+    text = BASE + "gateways:\n  sms: {type: kannel, url: '//h.example/?k=${KEY}', username: u, password: p}\n"
+    (said,) = problems_of(tmp_path, text, KEY="hunter2")
+    assert said.endswith("url: '//h.example/?k=${KEY}' is not a URL; write it with its scheme, as https://h.example")
+
+
 def test_a_budget_without_the_price_of_every_part_is_refused(tmp_path: Path) -> None:
     gateway = (
         'texts: {{type: http, url: "https://sms.example/send", json_body: {{to: "{{to}}", text: "{{text}}"}}{more}}}'

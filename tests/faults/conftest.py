@@ -93,6 +93,7 @@ class _Gathering:
     def __init__(self, config: pytest.Config) -> None:
         self._verdicts: list[dict[str, Any]] = []
         self._began = time.monotonic()
+        self._stamp = {"at": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": _commit()}
         # Part of a cell, or a subset of all, says nothing of the variants that were left out.
         self._in_part = bool(config.option.keyword) or os.environ.get("FAULTS_QUICK", "") not in ("", "0")
         self._only = {name for name in os.environ.get("FAULTS_ONLY", "").replace(" ", ",").split(",") if name}
@@ -113,15 +114,14 @@ class _Gathering:
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"verdicts": []}
-        stamp = {"at": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": _commit()}
-        now = {(verdict["cell"], verdict["variant"]): {**verdict, **stamp} for verdict in self._verdicts}
+        now = {(verdict["cell"], verdict["variant"]): {**verdict, **self._stamp} for verdict in self._verdicts}
         merged = [verdict for verdict in before["verdicts"] if self._stands(verdict, now)] + list(now.values())
         order = list(CELLS)
         merged.sort(key=lambda verdict: (order.index(verdict["cell"]), verdict["variant"]))
         body: dict[str, Any] = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}}
         if not self._in_part and not self._only:
             minutes = round((time.monotonic() - self._began) / 60, 1)
-            body["whole"] = {**stamp, "variants": len(now), "minutes": minutes}
+            body["whole"] = {**self._stamp, "variants": len(now), "minutes": minutes}
         elif "whole" in before:
             body["whole"] = before["whole"]
         path.write_text(json.dumps({**body, "verdicts": merged}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -180,7 +180,7 @@ def stage(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> 
 def quiet(stage: Stage, note: Callable[..., None]) -> Callable[..., None]:
     """Wait until all is quiet, judge, keep the figures, and fail on any invariant that does not hold."""
 
-    def finish(facts: Facts, seconds: float = 60.0) -> None:
+    def finish(facts: Facts, seconds: float = 120.0) -> None:
         started = time.monotonic()
         stage.until_quiet(seconds)
         judgement = stage.judge(facts)

@@ -143,7 +143,7 @@ class Stage:
             query = select(func.count()).select_from(messages).where(messages.c.state.in_(PENDING_STATES))
             return int(connection.execute(query).scalar_one())
 
-    def until_quiet(self, seconds: float = 60.0) -> None:
+    def until_quiet(self, seconds: float = 120.0) -> None:
         """Wait until every message is at an end, starting again what dies; I10 is that this does not take for ever."""
 
         def quiet() -> bool:
@@ -155,7 +155,7 @@ class Stage:
 
         wait_for(quiet, "every message to reach its end", seconds=seconds, every_s=0.1)
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 40.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = 80.0) -> None:
         wait_for(condition, what, seconds=seconds)
 
     def accepted(self) -> list[Taken]:
@@ -167,7 +167,7 @@ class Stage:
         said = (path.read_text(errors="replace") for path in sorted(self.processes.logs.glob("*.log")))
         return [point for text in said for point, _ in _INJECTED.findall(text)]
 
-    def until_injected(self, point: str, seconds: float = 40.0) -> None:
+    def until_injected(self, point: str, seconds: float = 80.0) -> None:
         wait_for(lambda: point in self.injected(), f"the fault point {point} to be reached", seconds=seconds)
 
     def judge(self, facts: Facts) -> Judgement:

@@ -61,7 +61,7 @@ def test_redis_in_trouble_holds_nothing_up_for_good(way: str, stage: Stage, quie
     seed_messages(stage.engine, MESSAGES)
     hold_for(LONG_STOP_S if way == "stopped" else AWAY_S)
     mend()
-    quiet(Facts(), seconds=60)
+    quiet(Facts())
     assert len(stage.accepted()) == MESSAGES
     for name in ("worker", "scheduler"):
         assert stage.processes.running[name].poll() is None

@@ -40,7 +40,7 @@ def lite(file: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
 
 
 def _finish(stage: Stage, file: Path, note: Callable[..., None], facts: Facts) -> None:
-    stage.until_quiet(90)
+    stage.until_quiet()
     judgement = stage.judge(facts)
     note(
         messages=judgement.planned,

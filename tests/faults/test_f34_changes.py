@@ -46,7 +46,7 @@ def test_paused_resumed_and_applied_at_random_moments_sends_each_once(stage: Sta
         resume(stage.engine, "news", now=datetime.now(UTC))
         stage.until(lambda g=goal: len(stage.accepted()) >= g or not stage.pending(), f"{goal} to be taken over")  # type: ignore[misc]
     stage.until(lambda: fired(stage) == 2, "the second campaign to fire")
-    quiet(Facts(runs=2), seconds=90)
+    quiet(Facts(runs=2))
     assert len(stage.accepted()) == 2 * MESSAGES
 
 
@@ -63,7 +63,7 @@ def test_nothing_leaves_after_a_pause_but_what_was_in_flight(stage: Stage, quiet
     hold_for(3.0)
     assert len(stage.accepted()) == standing
     resume(stage.engine, "news", now=datetime.now(UTC))
-    quiet(Facts(runs=1), seconds=90)
+    quiet(Facts(runs=1))
     assert len(stage.accepted()) == MESSAGES
     assert left == MESSAGES - standing
 
@@ -107,7 +107,7 @@ def test_who_leaves_while_a_run_is_under_way_gets_nothing_more(
         now = datetime.now(UTC)
         for contact_id in leaving:
             _leave(connection, way, contact_id, planned[contact_id], now)
-    quiet(Facts(connections=CONNECTIONS), seconds=90)
+    quiet(Facts(connections=CONNECTIONS))
     late = {f"user{contact_id}@customer.example" for contact_id in leaving}
     note(left=len(leaving))
     # They were only planned when the word was committed: of these not one may be taken over.

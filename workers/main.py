@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kernel.faultpoints import arm
-from kernel.settings import Workspace, load_workspace
-from workers.logs import configure_logging
+if TYPE_CHECKING:
+    from kernel.settings import Workspace
 
 
 def become_worker(workspace: Workspace, *, concurrency: int, queues: tuple[str, ...], log_json: bool) -> None:
@@ -25,9 +25,22 @@ def become_worker(workspace: Workspace, *, concurrency: int, queues: tuple[str, 
     os.execve(sys.executable, [sys.executable, "-m", "workers.main", *words], environment)  # noqa: S606 - our own program
 
 
+def go_without_rich() -> None:
+    """Keep structlog from loading Rich, which it would for tracebacks in colours that a worker never shows: 5 MB.
+
+    Call it before anything imports structlog.
+    """
+    modules: dict[str, Any] = sys.modules  # None is how the import system is told that there is no such module.
+    modules["rich"] = None
+
+
 def main(arguments: list[str]) -> None:
     """Run a worker until it is told to stop."""
+    go_without_rich()
+    from kernel.faultpoints import arm
+    from kernel.settings import load_workspace
     from workers.app import run_worker
+    from workers.logs import configure_logging
 
     root, concurrency, queues, *rest = arguments
     configure_logging(as_json=rest == ["json"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import idna
-import phonenumbers
 
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _PLAIN_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
@@ -41,6 +40,8 @@ def normal_phone(text: str, region: str | None) -> str | None:
         text: The number as people write it.
         region: Country of numbers without an international prefix; None refuses those.
     """
+    import phonenumbers
+
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:

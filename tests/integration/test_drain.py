@@ -96,8 +96,12 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import workers.app
 import workers.main
+
+workers.main.go_without_rich()
+
+import workers.app
+import workers.inbound.process
 from kernel.settings import load_workspace
 from store.engine import open_database
 from workers.drain import Drain
@@ -110,9 +114,9 @@ print(*sys.modules)
 """
 UNNEEDED = {
     *("numpy", "scipy", "sklearn", "pandas", "polars", "pyarrow", "duckdb", "matplotlib"),
-    *("cryptography.hazmat", "phonenumbers", "mrml", "css_inline"),
-    *("alembic", "requests", "typer", "starlette", "uvicorn", "smpplib", "httptools", "aiosmtpd"),
-    *("segments", "reports", "web", "cli", "workers.http", "workers.smpp"),
+    *("cryptography.hazmat", "phonenumbers", "mrml", "css_inline", "rich.console", "pygments"),
+    *("alembic", "requests", "typer", "starlette", "uvicorn", "httptools", "aiosmtpd"),
+    *("segments", "reports", "web", "cli", "workers.http"),
 }
 """What a process that sends e-mail nobody signs would carry about for nothing: tens of megabytes, in each of them."""
 

@@ -1,4 +1,7 @@
-"""Which file reads whose events."""
+"""Which file reads whose events.
+
+Each is imported by the first call it reads: only Amazon's need certificates and all that comes with them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Mapping
 from kernel.gateways import Gateway, SmtpGateway
 from kernel.webhooks import MailgunWebhook, PostmarkWebhook, SendgridWebhook, SesWebhook
 from store.inbox import InboxRow
-from workers.inbound import mailgun, postmark, sendgrid, ses
 from workers.inbound.bounces import BounceReport
 from workers.inbound.callbacks import CallbackError
 from workers.inbound.provider_events import Delivery
@@ -28,12 +30,20 @@ def understand_events(gateway: Gateway | None, row: InboxRow) -> list[BounceRepo
     )
     match webhook:
         case SesWebhook():
+            from workers.inbound import ses
+
             return ses.read_events(webhook, call)
         case SendgridWebhook():
+            from workers.inbound import sendgrid
+
             return sendgrid.read_events(webhook, call)
         case MailgunWebhook():
+            from workers.inbound import mailgun
+
             return mailgun.read_events(webhook, call)
         case PostmarkWebhook():
+            from workers.inbound import postmark
+
             return postmark.read_events(webhook, call)
         case _:
             raise CallbackError("carillon.yaml names no webhook of this gateway")

@@ -19,7 +19,8 @@ import jinja2
 from benchmarks.send import FILES, HTML, TEXT
 from kernel.settings import Brand, Sender
 from kernel.signing import Signer
-from templates.dkim import DkimKey, load_key, new_key
+from templates.dkim import DkimKey
+from templates.dkim_keys import load_key, new_key
 from templates.files import email_template
 from templates.links import Tracking
 from templates.mail import MailStep

@@ -35,7 +35,6 @@ _MOST_BYTES = 1 + 10 + 10 + _FORMER_MAC_BYTES
 """Of a token whose numbers have 64 bits, in either form; a longer one is nobody's, and not worth reading."""
 LONGEST_TOKEN = 48
 """Characters of the longest token in base64."""
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _BLOCK_BYTES = 4 * _MAC_BYTES
 """What is used of a block: its base64 is four texts of twenty characters."""
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
@@ -259,7 +258,7 @@ def _block(keyed: hashlib.blake2b, content: bytes) -> bytes:
 
 
 def _base64(raw: bytes) -> bytes:
-    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")
+    return binascii.b2a_base64(raw, newline=False).replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=")
 
 
 def _base32(raw: bytes) -> str:

@@ -16,7 +16,7 @@ from templates.problems import TemplateProblem
 from templates.quoting import MOST, SOFT, quoted, quoted_value
 
 _CONTROLS = bytes(code for code in (*range(32), 127) if code not in (9, 10))
-_HIGH = bytes(range(128, 256))
+_ASCII, _HIGH = bytes(range(128)), bytes(range(128, 256))
 _LETTER = re.compile(rb"[G-Zg-z<>]")
 """What no octet in code consists of."""
 
@@ -63,7 +63,7 @@ class Coding:
     finished: Callable[[bytes, bool], bytes | None]
     """Returns the lines of the body, or None where the other encoding is the one for this text.
 
-    Takes the joined pieces, and whether a value held letters beyond ASCII.
+    Takes the joined pieces, and whether values held more letters beyond ASCII than the text surely bears.
     """
 
 
@@ -84,6 +84,11 @@ def _crlf_value(text: str) -> bytes:
 def is_mostly_ascii(raw: bytes) -> bool:
     """Return whether at most a sixth of the octets are beyond ASCII."""
     return raw.isascii() or len(raw.translate(None, _HIGH)) * 6 >= len(raw) * 5
+
+
+def wide_octets(raw: bytes) -> bytes:
+    """Return the octets beyond ASCII."""
+    return raw.translate(None, _ASCII)
 
 
 def _stripped(joined: bytes) -> bytes:

@@ -29,8 +29,8 @@ class Rendering:
     spent = 0
     bare: Callable[[str], str] | None = None
     """Makes the links that stand in a text tracked ones, where they are tracked piece by piece."""
-    wide = False
-    """Set where a value held letters beyond ASCII, which may make another encoding the better one."""
+    wide = 0
+    """Octets beyond ASCII that values held, which may make another encoding the better one."""
 
     def __init__(self, variables: dict[str, Any], link: Callable[[str], str]) -> None:
         self.variables = variables

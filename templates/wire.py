@@ -49,6 +49,8 @@ class WirePart:
     reads: frozenset[str]
     """Names that are read as variables, beside the pieces."""
     always_shows_footer: bool
+    bears: int
+    """So many octets beyond ASCII in values leave it mostly ASCII, wherever they stand."""
     never_shows_own: bool
     """Whether what the law wants is in no message, since the template does not name it."""
     end: bytes
@@ -159,6 +161,7 @@ def compiled(
         values=value_functions(coding, base_url=tracking.base_url, html=html),
         reads=frozenset(generator.reads),
         always_shows_footer="footer" in generator.always_shows,
+        bears=generator.bears,
         never_shows_own=not _suffices(generator.shows | {"postal_address"}) and generator.reads.isdisjoint(OWN),
         end=end,
     )

@@ -87,7 +87,8 @@ class WireBodies:
         rendering = Rendering(variables, tracking.anything)
         rendering.bare = tracking.in_text
         coding = body.coding
-        finished = coding.finished(body.lines(rendering, tracking.tokens_of_own, law, links), rendering.wide)
+        lines = body.lines(rendering, tracking.tokens_of_own, law, links)
+        finished = coding.finished(lines, rendering.wide > body.bears)
         if finished is None:
             raise GaveUp
         return coding.name, finished
@@ -116,6 +117,7 @@ class _Body:
     ) -> None:
         self.part = part
         self.coding = coding = part.coding
+        self.bears = part.bears
         self._bulk = bulk
         left, after_left = coding.around(prefixes.unsubscribe, b"")
         right, after_right = coding.around(prefixes.preferences, b"")

@@ -19,7 +19,7 @@ from jinja2.nodes import Node
 from jinja2.visitor import NodeTransformer
 from markupsafe import escape
 
-from templates.bodies import Coding
+from templates.bodies import Coding, wide_octets
 from templates.context import SHAPE
 from templates.links import BadLink, Prefixes, is_web_link, target_of, without_punctuation
 from templates.prepared import FAILURES
@@ -199,6 +199,10 @@ class WireGenerator(CodeGenerator):
         self._taken = taken
         self._bare = bare
         self._loops = 0
+        self._turns = False
+        """Whether there is a loop."""
+        self._certain_octets = self._wide_octets = 0
+        """Of fixed text: those every message surely has, and those beyond ASCII that one may have."""
         self._first = True
         self._open_link = False
         self._seen: Counter[str] = Counter()
@@ -206,6 +210,14 @@ class WireGenerator(CodeGenerator):
         """The variables that keep the pieces of expressions that stand several times."""
         self._certain: set[str] = set()
         """Those of them that surely have been set where the code goes on."""
+
+    @property
+    def bears(self) -> int:
+        """See `WirePart.bears`."""
+        if self._turns:
+            return 0
+        places = max(self._seen.values(), default=1)
+        return max(0, (self._certain_octets // 6 - self._wide_octets) // places)
 
     def write_commons(self) -> None:
         super().write_commons()
@@ -223,6 +235,7 @@ class WireGenerator(CodeGenerator):
 
     def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802
         self._loops += 1
+        self._turns = True
         super().visit_For(node, frame)
         self._loops -= 1
         if self._open_link:
@@ -250,6 +263,9 @@ class WireGenerator(CodeGenerator):
         self.indent()
         for item in self._items(node, frame):
             if isinstance(item, str):
+                raw = item.encode(errors="replace")
+                self._certain_octets += len(raw) if frame.rootlevel else 0
+                self._wide_octets += len(wide_octets(raw))
                 self._write_fixed(item)
                 continue
             self._comes_something()

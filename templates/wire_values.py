@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import escape
 
-from templates.bodies import QUOTED, Coding
+from templates.bodies import QUOTED, Coding, wide_octets
 from templates.budget import RENDERING
 from templates.quoting import MOST, SOFT
 from templates.sandbox import printed
@@ -67,7 +67,7 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
             raise GaveUp
         found, wide = _piece(coding, text)
         if wide:
-            _note_wide()
+            _note_wide(wide)
         return found
 
     simple = _SIMPLE_IN_HTML if html else _SIMPLE_IN_TEXT
@@ -81,7 +81,7 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
                 return raw + SOFT
             found, wide = short(value)
             if wide:
-                _note_wide()
+                _note_wide(wide)
             return found
         return made(escape(printed(value)) if html else printed(value))
 
@@ -103,28 +103,28 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
         if rendering is None or rendering.bare is None or CONTROLS.search(text):
             raise GaveUp
         if not text.isascii():
-            _note_wide()
+            _note_wide(_wide_octets(text))
         return piece(rendering.bare(text))
 
     return ValueFunctions(shown, kept, made, linked, plain, bare)
 
 
-def _piece(coding: Coding, text: str) -> tuple[bytes, bool]:
-    """Return the piece, and whether it holds letters beyond ASCII."""
+def _piece(coding: Coding, text: str) -> tuple[bytes, int]:
+    """Return the piece, and how many octets beyond ASCII it stands for."""
     if not text.isprintable() and CONTROLS.search(text):
         raise GaveUp
-    return coding.value(text), not text.isascii()
+    return coding.value(text), 0 if text.isascii() else _wide_octets(text)
 
 
 @cache
-def _short_values(*, html: bool) -> Callable[[str], tuple[bytes, bool]]:
+def _short_values(*, html: bool) -> Callable[[str], tuple[bytes, int]]:
     """Return what makes pieces of short values in quoted-printable, and remembers the last few thousand.
 
     A company's name is in the messages to all its people, and in both bodies of each.
     """
 
     @lru_cache(maxsize=4096)
-    def short(value: str) -> tuple[bytes, bool]:
+    def short(value: str) -> tuple[bytes, int]:
         if not html and ("://" in value or value.startswith("/")):
             raise GaveUp
         return _piece(QUOTED, str(escape(value)) if html else value)
@@ -132,7 +132,11 @@ def _short_values(*, html: bool) -> Callable[[str], tuple[bytes, bool]]:
     return short
 
 
-def _note_wide() -> None:
+def _wide_octets(text: str) -> int:
+    return len(wide_octets(text.encode()))
+
+
+def _note_wide(octets: int) -> None:
     rendering = RENDERING.get()
     if rendering is not None:
-        rendering.wide = True
+        rendering.wide += octets

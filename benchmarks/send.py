@@ -177,7 +177,7 @@ class SendingShop:
             with reading(self._engine) as connection:
                 return connection.execute(query).first() is None
 
-        wait_for(over, "all messages", seconds=900, every_s=0.05)
+        wait_for(over, "all messages", seconds=3600, every_s=0.05)
 
     def pending(self) -> int:
         """Return how many messages have still to be sent."""

@@ -152,10 +152,10 @@ def attribute() -> None:
 @app.task(name="carillon.segments")  # type: ignore[untyped-decorator]
 def segments() -> None:
     """Bring segments up to date, asking only whom new facts or time touched."""
-    from workers.refreshing import refresh_segments
+    from workers.apart import refresh_apart
 
     process = _process()
-    refresh_segments(process.engine, process.workspace, now=system_clock())
+    refresh_apart(process.engine, process.workspace)
 
 
 @app.task(name="carillon.reports")  # type: ignore[untyped-decorator]

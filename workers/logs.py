@@ -37,6 +37,11 @@ def configure_logging(*, as_json: bool = False) -> None:
     )
 
 
+def in_json() -> bool:
+    """Tell whether this process logs in JSON."""
+    return isinstance(structlog.get_config()["processors"][-1], structlog.processors.JSONRenderer)
+
+
 def redact(_logger: Any, _method: str, event: Any) -> Any:
     """Blank out what looks like a secret in any text of a log line."""
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from store.changes import read_changes, touch
 from store.engine import reading, writing
 from store.guard import alone
 from store.tables import accounts, changes, contacts, orders, profiles, segment_members, segments
+from workers.apart import refresh_apart
 from workers.refreshing import refresh_segments
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -374,6 +376,32 @@ def test_a_file_being_edited_stops_no_worker_and_changes_no_snapshot(engine: Eng
         refresh(engine, many, now=NOW + MINUTE)
     assert refresh_segments(engine, many, now=NOW + MINUTE) is False
     assert inside(engine, "german") == {1, 2}
+
+
+def test_a_worker_has_segments_refreshed_by_a_process_of_its_own_and_a_wrong_file_is_told_once(
+    engine: Engine,
+    database_url: str,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CARILLON_DATABASE_URL", database_url)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    seed(engine)
+    write(workspace, german=GERMAN)
+    refresh_apart(engine, workspace)
+    assert inside(engine, "german") == {1, 2}
+    write(workspace, german="subject: account\nwhere: {atribute: {}}\n")
+    for _ in range(2):
+        refresh_apart(engine, workspace)
+    assert capfd.readouterr().err.count("segments_not_refreshed") == 1
+
+
+def test_a_workspace_without_segments_and_notes_is_spared_the_process(
+    engine: Engine, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    refresh_apart(engine, workspace)
 
 
 def test_a_workspace_without_segments_has_nothing_to_refresh_and_keeps_no_notes(

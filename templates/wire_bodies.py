@@ -79,8 +79,8 @@ class WireBodies:
     def _made(self, body: _Body | None, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
         if body is None:
             raise GaveUp
-        for name, index in body.variables:
-            variables[name] = tracking.click(self._urls[index])
+        if body.variables:
+            variables |= {name: tracking.click(self._urls[index]) for name, index in body.variables}
         links = tracking.fixed
         if links is None:
             links = tracking.fixed = tracking.tokens.clicks(self._link_numbers(tracking.links))

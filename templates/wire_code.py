@@ -36,6 +36,8 @@ _ALWAYS = {group: frozenset(SHAPE[group] or ()) for group in ("contact", "accoun
 _ASIDE = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
 """Nodes whose output goes into a text of Jinja's and not to the wire."""
 _PURE = (nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Const, nodes.Filter)
+_MOST_KEPT = 10_000
+"""Octets of a value that may stand in several places and is paid for once."""
 _DELIMITER = re.compile(r"[\s<>\"'`]")
 """What no link in a text goes on after; the same as in `TrackingStep.bare`."""
 _BEGUN = re.compile(r"https?://$")
@@ -222,7 +224,7 @@ class WireGenerator(CodeGenerator):
     def write_commons(self) -> None:
         super().write_commons()
         self.writeline("w_links, w_own = context.links, context.own")
-        self.writeline("w_shown, w_kept, w_made, w_linked, w_plain, w_bare = context.functions")
+        self.writeline("w_shown, w_made, w_linked, w_plain, w_bare = context.functions")
         if self._kept:
             self.writeline(f"{' = '.join(self._kept.values())} = None")
 
@@ -336,9 +338,9 @@ class WireGenerator(CodeGenerator):
         elif kept in self._certain:
             self.writeline(f"{kept},")
         else:
-            self.writeline(f"({kept} := w_kept(" if frame.rootlevel else f"{kept} or ({kept} := w_kept(", child)
+            self.writeline(f"({kept} := w_shown(" if frame.rootlevel else f"{kept} or ({kept} := w_shown(", child)
             self.visit(child, frame)
-            self.write(")),")
+            self.write(f", {_MOST_KEPT})),")
             if frame.rootlevel:
                 self._certain.add(kept)
 

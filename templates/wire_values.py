@@ -15,12 +15,10 @@ from typing import Any, NamedTuple
 from markupsafe import escape
 
 from templates.bodies import QUOTED, Coding, wide_octets
-from templates.budget import RENDERING
+from templates.budget import MAX_OUTPUT, RENDERING
 from templates.quoting import MOST, SOFT
 from templates.sandbox import printed
 
-_MOST_KEPT = 10_000
-"""Bytes of a value that may stand in several places and is paid for once."""
 _PRINTED = bytes(range(32, 127))
 _SIMPLE_IN_HTML = _PRINTED.translate(None, b"=&<>\"'")
 """What stands as it is in quoted-printable, and is not escaped."""
@@ -38,9 +36,8 @@ class GaveUp(Exception):
 class ValueFunctions(NamedTuple):
     """What makes pieces of values, of what a block of the template made, and of links."""
 
-    shown: Callable[[Any], bytes]
-    kept: Callable[[Any], bytes]
-    """The same, of a value that stands in several places: gives up where it is long."""
+    shown: Callable[..., bytes]
+    """Also takes how long the piece may be: a value that stands in several places is paid for once."""
     made: Callable[[Any], bytes]
     linked: Callable[[Any], bytes]
     """Of a link that went through the filter of links."""
@@ -73,7 +70,7 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
     simple = _SIMPLE_IN_HTML if html else _SIMPLE_IN_TEXT
     short = _short_values(html=html) if coding is QUOTED else None
 
-    def shown(value: Any) -> bytes:
+    def shown(value: Any, most: int = MAX_OUTPUT) -> bytes:
         # Nearly all values are a few plain letters. They are not paid for: the piece is, by its length.
         if short is not None and type(value) is str and 0 < len(value) < MOST:
             raw = value.encode()
@@ -83,13 +80,10 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
             if wide:
                 _note_wide(wide)
             return found
-        return made(escape(printed(value)) if html else printed(value))
-
-    def kept(value: Any) -> bytes:
-        made_of_it = shown(value)
-        if len(made_of_it) > _MOST_KEPT:
+        found = made(escape(printed(value)) if html else printed(value))
+        if len(found) > most:
             raise GaveUp
-        return made_of_it
+        return found
 
     def linked(value: Any) -> bytes:
         # An own link is left alone in a text, and has nothing in it to look for.
@@ -106,7 +100,7 @@ def value_functions(coding: Coding, *, base_url: str, html: bool) -> ValueFuncti
             _note_wide(_wide_octets(text))
         return piece(rendering.bare(text))
 
-    return ValueFunctions(shown, kept, made, linked, plain, bare)
+    return ValueFunctions(shown, made, linked, plain, bare)
 
 
 def _piece(coding: Coding, text: str) -> tuple[bytes, int]:

@@ -20,7 +20,7 @@ from campaigns.schema import CampaignSpec
 from kernel.clock import to_ms
 from kernel.quantities import parse_duration
 from kernel.vocabulary import CampaignState, Channel, ConsentStatus, RunState
-from store.ingest.bulk import among
+from store.ingest.bulk import among, among_given
 from store.ledger import ClaimedMessage
 from store.standing import standing
 from store.tables import campaigns, consents, contacts, runs, suppressions
@@ -138,8 +138,8 @@ def _people(
 ) -> dict[int, Sequence[Any]]:
     """Return, by contact, `person_columns` and whether nothing is known that speaks against writing to the person."""
     ids = sorted({message.contact_id for message in mine})
-    query = _PEOPLE[channel].where(among(connection, contacts.c.id, ids))
-    return {row[0]: row for row in connection.execute(query, {"channel": channel.value, "now": now})}
+    asked = {"channel": channel.value, "now": now, "contact_ids": ids}
+    return {row[0]: row for row in connection.execute(_PEOPLE[channel], asked).all()}
 
 
 def _people_query(channel: Channel) -> Select[Any]:
@@ -157,7 +157,8 @@ def _people_query(channel: Channel) -> Select[Any]:
     source = with_account(contacts).outerjoin(
         consents, and_(consents.c.contact_id == contacts.c.id, consents.c.channel == bindparam("channel"))
     )
-    return select(*person_columns(), clear.label("clear")).select_from(source)
+    wanted = among_given(contacts.c.id, "contact_ids")
+    return select(*person_columns(), clear.label("clear")).select_from(source).where(wanted)
 
 
 _PEOPLE = {channel: _people_query(channel) for channel in Channel}

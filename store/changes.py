@@ -12,11 +12,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Table, delete, select
+from sqlalchemy import Connection, Row, Table, delete, insert, select
 
 from kernel.vocabulary import Subject
-from store.ingest.bulk import among
-from store.sql import insert_into
+from store.ingest.bulk import among, among_given
 from store.tables import accounts, changes, contacts, messages, products
 
 if TYPE_CHECKING:
@@ -99,8 +98,11 @@ def touch_owners(connection: Connection, *parts: Owners) -> None:
 def touch_recipients(connection: Connection, message_ids: Sequence[int]) -> None:
     """Note the contacts that messages were made for. Their accounts follow by who belongs to whom."""
     if message_ids:
-        query = select(messages.c.contact_id).where(among(connection, messages.c.id, list(message_ids)))
-        touch(connection, Subject.CONTACT, connection.execute(query).scalars().all())
+        found = connection.execute(_RECIPIENTS, {"message_ids": message_ids})
+        touch(connection, Subject.CONTACT, found.scalars().all())
+
+
+_RECIPIENTS = select(messages.c.contact_id).where(among_given(messages.c.id, "message_ids"))
 
 
 def read_changes(connection: Connection) -> Changes:
@@ -226,6 +228,8 @@ def _insert_ids(connection: Connection, word: str, ids: Sequence[int]) -> list[i
 
 
 def _insert(connection: Connection, word: str, packed: bytes) -> int:
-    statement = insert_into(connection, changes).values(subject=word, subject_ids=packed)
-    row: int = connection.execute(statement.returning(changes.c.id)).scalar_one()
+    row: int = connection.execute(_INSERT, {"subject": word, "subject_ids": packed}).scalar_one()
     return row
+
+
+_INSERT = insert(changes).returning(changes.c.id)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 
-from sqlalchemy import BigInteger, Connection, case, func, literal, or_, select, type_coerce, update
+from sqlalchemy import BigInteger, Connection, case, func, literal, or_, select, type_coerce, union_all, update
 
 from kernel.vocabulary import (
     Channel,
@@ -24,7 +24,7 @@ from kernel.vocabulary import (
     Verdict,
 )
 from store.changes import touch, touch_recipients
-from store.ingest.bulk import among
+from store.ingest.bulk import among_given
 from store.message_facts import contacts_with, message_fact
 from store.plain_text import clean_text
 from store.sql import in_slices, insert_into
@@ -177,14 +177,19 @@ def settle_early_words(connection: Connection, message_ids: Sequence[int]) -> No
 
     A receipt or a click can be faster than the commit of the chunk that the message left in.
     """
-    spoken_of: set[int] = set()
-    for table in (message_events, touches) if message_ids else ():
-        spoken = select(table.c.message_id).where(among(connection, table.c.message_id, message_ids)).distinct()
-        if table is message_events:
-            spoken = spoken.where(message_events.c.kind != MessageEventKind.MOVED)  # A failover moves very many.
-        spoken_of.update(connection.execute(spoken).scalars())
-    settle_doubts(connection, sorted(spoken_of))
-    _judge_waiting(connection, sorted(spoken_of))
+    found = connection.execute(_SPOKEN_OF, {"message_ids": message_ids}).scalars() if message_ids else ()
+    spoken_of = sorted(set(found))
+    settle_doubts(connection, spoken_of)
+    _judge_waiting(connection, spoken_of)
+
+
+_SPOKEN_OF = union_all(
+    select(message_events.c.message_id).where(
+        among_given(message_events.c.message_id, "message_ids"),
+        message_events.c.kind != MessageEventKind.MOVED,  # A failover moves very many.
+    ),
+    select(touches.c.message_id).where(among_given(touches.c.message_id, "message_ids")),
+)
 
 
 def _judge_waiting(connection: Connection, message_ids: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, case, false, func, or_, select, true, type_coerce, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, false, func, or_, select, true, type_coerce, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from kernel.clock import to_ms
@@ -39,14 +39,17 @@ class Opening:
 
 def opening(connection: Connection, lane: str, limit: int, now_ms: int) -> Opening:
     """Return how many messages of a lane may be claimed, at most `limit`; 0 where it is closed."""
-    row = connection.execute(
-        select(_closed_until.label("closed_until"), lanes.c.failures, lanes.c.held).where(lanes.c.name == lane)
-    ).one_or_none()
+    row = connection.execute(_STANDING, {"lane": lane}).one_or_none()
     if row is None or not (row.failures or row.held):
         return Opening(room=limit)
     if row.held or (row.closed_until or 0) > now_ms:
         return Opening(room=0)
     return Opening(room=min(limit, PROBE), is_probe=True, probe_of=row.closed_until)
+
+
+_STANDING = select(_closed_until.label("closed_until"), lanes.c.failures, lanes.c.held).where(
+    lanes.c.name == bindparam("lane")
+)
 
 
 def take_probe(connection: Connection, lane: str, probe: Opening, now_ms: int) -> bool:
@@ -130,16 +133,16 @@ def open_lane(connection: Connection, lane: str, *, by_command: bool = False) ->
 
     A success of a chunk under way does not open what somebody closed by hand.
     """
-    closed = lanes.c.failures > 0
-    closed = or_(closed, lanes.c.held == true()) if by_command else closed & (lanes.c.held == false())
-    return (
-        connection.execute(
-            update(lanes)
-            .where(lanes.c.name == lane, closed)
-            .values(closed_until=None, closed_since=None, failures=0, held=False, reason="", moved=0)
-        ).rowcount
-        > 0
-    )
+    return connection.execute(_OPEN_ANY if by_command else _OPEN, {"lane": lane}).rowcount > 0
+
+
+_OPENED = (
+    update(lanes)
+    .where(lanes.c.name == bindparam("lane"))
+    .values(closed_until=None, closed_since=None, failures=0, held=False, reason="", moved=0)
+)
+_OPEN = _OPENED.where(lanes.c.failures > 0, lanes.c.held == false())
+_OPEN_ANY = _OPENED.where(or_(lanes.c.failures > 0, lanes.c.held == true()))
 
 
 def note_wait(connection: Connection, lane: str, *, until: datetime, reason: str) -> None:

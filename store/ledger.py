@@ -7,21 +7,32 @@ messages (docs/decisions/0010).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Select, bindparam, case, delete, func, select, type_coerce, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import CampaignState, Channel, FailReason, MessageState, SkipReason
 from store.claimed_ids import ids_of_claim, packed
-from store.ingest.bulk import among, by_index, update_rows
+from store.ingest.bulk import among, among_given, by_index, update_rows
 from store.lanes import opening, take_probe
-from store.sql import insert_into
 from store.states import is_planned
 from store.tables import campaigns, claims, contacts, lanes, messages, runs
 from store.types import database_now
@@ -75,7 +86,7 @@ class Outcome(NamedTuple):
 
     message_id: int
     ending: Ending
-    at: datetime
+    at_ms: int
     reply: str = ""
     address: str = ""
     gateway_id: str | None = None
@@ -85,6 +96,11 @@ class Outcome(NamedTuple):
     fail_reason: FailReason = FailReason.REFUSED
     code: int = 0
     enhanced: str = ""
+
+    @property
+    def at(self) -> datetime:
+        """When it happened."""
+        return from_ms(self.at_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +122,7 @@ def claim(
 
     Messages of campaigns that are not active stay where they are.
     """
-    now_ms: int = connection.execute(select(database_now())).scalar_one()
+    now_ms: int = connection.execute(_NOW).scalar_one()
     gap = opening(connection, lane, limit, now_ms)
     asked = {"lane": lane, "now_ms": now_ms, "most": gap.room}
     due = connection.execute(_DUE, asked).all() if gap.room else []
@@ -115,15 +131,10 @@ def claim(
     lease_ms = now_ms + round(lease.total_seconds() * 1000)
     ids = [row[0] for row in due]
     holder = {"lane": lane, "host": host, "boot": boot, "recorder": recorder}
-    token = connection.execute(
-        insert_into(connection, claims)
-        .values(**holder, claimed_at=now_ms, lease_until=lease_ms, message_ids=packed(ids))
-        .returning(claims.c.id)
-    ).scalar_one()
+    held = {**holder, "claimed_at": now_ms, "lease_until": lease_ms, "message_ids": packed(ids)}
+    token = connection.execute(_INSERT_CLAIM, held).scalar_one()
     # The rows are locked, or the database is: nobody has changed them meanwhile.
-    connection.execute(
-        update(messages).where(among(connection, messages.c.id, ids)).values(state=MessageState.CLAIMED, claim_id=token)
-    )
+    connection.execute(_HOLD, {"token": token, "message_ids": ids})
     return Claim(
         id=token,
         lane=lane,
@@ -166,6 +177,13 @@ _DUE = (
     .with_for_update(of=messages, skip_locked=True)
 )
 """Rows of ClaimedMessage, the oldest first, locked; those in another's hands are passed over."""
+_NOW = select(database_now())
+_INSERT_CLAIM = insert(claims).returning(claims.c.id)
+_HOLD = (
+    update(messages)
+    .where(among_given(messages.c.id, "message_ids"))
+    .values(state=MessageState.CLAIMED, claim_id=bindparam("token"))
+)
 _DUE_COUNT = select(func.count()).select_from(_due_query(messages.c.id).subquery())
 
 
@@ -205,12 +223,14 @@ def mark_sending(connection: Connection, claim_id: int) -> bool:
 
     Commit before the first byte goes out. From then on a message of the claim of which nothing is known may be out.
     """
-    marked = connection.execute(
-        update(claims)
-        .where(claims.c.id == claim_id, type_coerce(claims.c.lease_until, BigInteger) > database_now())
-        .values(sending_at=database_now())
-    )
-    return marked.rowcount == 1
+    return connection.execute(_MARK, {"marked": claim_id}).rowcount == 1
+
+
+_MARK = (
+    update(claims)
+    .where(claims.c.id == bindparam("marked"), type_coerce(claims.c.lease_until, BigInteger) > database_now())
+    .values(sending_at=database_now())
+)
 
 
 def finish(connection: Connection, claim_id: int, outcomes: Sequence[Outcome], *, last: bool = True) -> None:
@@ -220,37 +240,40 @@ def finish(connection: Connection, claim_id: int, outcomes: Sequence[Outcome], *
         UnsettledMessages: the claim is to be given back and still holds messages nobody has said anything about.
     """
     by_index(connection)
-    by_ending: dict[Ending, list[Outcome]] = {ending: [] for ending in Ending}
-    for outcome in outcomes:
-        by_ending[outcome.ending].append(outcome)
-    for ending, group in by_ending.items():
+    for ending in {outcome.ending for outcome in outcomes}:
+        group = [outcome for outcome in outcomes if outcome.ending is ending]
         _write_endings(connection, claim_id, ending, group)
     if last:
-        _give_back(connection, claim_id)
+        _give_back(connection, claim_id, {outcome.message_id for outcome in outcomes})
 
 
 class UnsettledMessages(RuntimeError):
     """A fault of ours: a claim was to be given back with messages that may be out and of which nothing was said."""
 
 
-def _give_back(connection: Connection, claim_id: int) -> None:
-    if _held(connection, claim_id, MessageState.CLAIMED, MessageState.SENDING):
+def _give_back(connection: Connection, claim_id: int, settled: Collection[int]) -> None:
+    # What was just settled is out of the claim: this very transaction has seen to it.
+    others = [message_id for message_id in ids_of_claim(connection, claim_id) if message_id not in settled]
+    if others and _held(connection, claim_id, others, MessageState.CLAIMED, MessageState.SENDING):
         raise UnsettledMessages(f"claim {claim_id} still holds messages")
-    connection.execute(delete(claims).where(claims.c.id == claim_id))
+    connection.execute(_DELETE_CLAIM, {"claim_id": claim_id})
+
+
+_DELETE_CLAIM = delete(claims).where(claims.c.id == bindparam("claim_id"))
 
 
 def release(connection: Connection, claim_id: int) -> None:
     """Give a claim back of which nothing was sent: what it holds is planned again."""
-    back = [(message_id,) for message_id in _held(connection, claim_id, MessageState.CLAIMED)]
-    _move(connection, claim_id, MessageState.PLANNED, (), back)
-    connection.execute(delete(claims).where(claims.c.id == claim_id))
-
-
-def _held(connection: Connection, claim_id: int, *states: MessageState) -> list[int]:
-    """Return the messages in one of these states that a claim still holds."""
     made_for = ids_of_claim(connection, claim_id)
+    back = [(message_id,) for message_id in _held(connection, claim_id, made_for, MessageState.CLAIMED)]
+    _move(connection, claim_id, MessageState.PLANNED, (), back)
+    connection.execute(_DELETE_CLAIM, {"claim_id": claim_id})
+
+
+def _held(connection: Connection, claim_id: int, some: Sequence[int], *states: MessageState) -> list[int]:
+    """Return which of some messages a claim still holds in one of these states."""
     query = select(messages.c.id).where(
-        among(connection, messages.c.id, made_for), messages.c.claim_id == claim_id, messages.c.state.in_(states)
+        among(connection, messages.c.id, some), messages.c.claim_id == claim_id, messages.c.state.in_(states)
     )
     return list(connection.execute(query).scalars())
 
@@ -263,10 +286,7 @@ def _write_endings(connection: Connection, claim_id: int, ending: Ending, group:
         case Ending.ACCEPTED | Ending.IN_DOUBT:
             state = MessageState.SENT if ending is Ending.ACCEPTED else MessageState.IN_DOUBT
             columns: tuple[str, ...] = ("reply", "address", "sent_at", "ended_at")
-            instants = [to_ms(outcome.at) for outcome in group]
-            rows: list[tuple[Any, ...]] = [
-                (o.message_id, o.reply[:500], o.address, at, at) for o, at in zip(group, instants, strict=True)
-            ]
+            rows: list[tuple[Any, ...]] = [(o.message_id, o.reply[:500], o.address, o.at_ms, o.at_ms) for o in group]
             if any(o.gateway_id is not None or o.parts is not None or o.cost_micro is not None for o in group):
                 # Mostly nobody has any of them; then their columns, and the index on one of them, are left alone.
                 columns += ("gateway_id", "parts", "cost_micro")
@@ -274,10 +294,10 @@ def _write_endings(connection: Connection, claim_id: int, ending: Ending, group:
                 rows = [(*row, *detail) for row, detail in zip(rows, details, strict=True)]
         case Ending.REFUSED:
             state, columns = MessageState.FAILED, ("reply", "address", "ended_at", "reason")
-            rows = [(o.message_id, o.reply[:500], o.address, to_ms(o.at), o.fail_reason.value) for o in group]
+            rows = [(o.message_id, o.reply[:500], o.address, o.at_ms, o.fail_reason.value) for o in group]
         case Ending.DEFERRED:
             state, columns = MessageState.PLANNED, ("reply", "due_at")
-            rows = [(o.message_id, o.reply[:500], to_ms(o.retry_at or o.at)) for o in group]
+            rows = [(o.message_id, o.reply[:500], to_ms(o.retry_at) if o.retry_at else o.at_ms) for o in group]
             _count_attempts(connection, claim_id, [o.message_id for o in group])
         case Ending.UNTOUCHED:
             state, columns, rows = MessageState.PLANNED, (), [(o.message_id,) for o in group]
@@ -332,7 +352,8 @@ def sending_ids(connection: Connection, claim_id: int) -> set[int]:
     claimed = select(claims.c.sending_at).where(claims.c.id == claim_id).with_for_update()
     begun = connection.execute(claimed).scalar_one_or_none() is not None
     # Workers of earlier versions marked each message instead.
-    return set(_held(connection, claim_id, MessageState.SENDING, *([MessageState.CLAIMED] if begun else [])))
+    made_for = ids_of_claim(connection, claim_id)
+    return set(_held(connection, claim_id, made_for, MessageState.SENDING, *([MessageState.CLAIMED] if begun else [])))
 
 
 def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, str]:
@@ -347,7 +368,7 @@ def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, s
 
 def due_in_lane(connection: Connection, lane: str, *, most: int) -> int:
     """Return how many messages are due now in a lane, counting no further than `most`; 0 where it is closed."""
-    now_ms: int = connection.execute(select(database_now())).scalar_one()
+    now_ms: int = connection.execute(_NOW).scalar_one()
     if not opening(connection, lane, most, now_ms).room:
         return 0
     return connection.execute(_DUE_COUNT, {"lane": lane, "now_ms": now_ms, "most": most}).scalar_one()

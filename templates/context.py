@@ -14,14 +14,12 @@ from sqlalchemy import (
     FromClause,
     Text,
     and_,
+    cast,
     func,
     or_,
     select,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from kernel.clock import from_ms, to_ms
 from kernel.quantities import minor_exponent
@@ -122,24 +120,12 @@ def with_account(source: FromClause) -> FromClause:
 
 
 def _document(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a document as SQLite keeps it, as text: most are empty, and reading each would cost more than the rest."""
-    return type_coerce(column, _Lazy())
+    """Return a document as text: most are empty, and reading each would cost more than the rest."""
+    return cast(column, Text)
 
 
-class _Lazy(TypeDecorator[Any]):
-    """A document: a dict on PostgreSQL, whose driver reads it anyway, JSON text on SQLite."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return JSONB() if dialect.name == "postgresql" else Text()
-
-
-def _read(document: Any) -> dict[str, Any]:
-    if document is None or document == _EMPTY:
-        return {}
-    return dict(document) if isinstance(document, dict) else dict(json.loads(document) or {})
+def _read(document: str | None) -> dict[str, Any]:
+    return {} if document is None or document == _EMPTY else dict(json.loads(document) or {})
 
 
 def contexts_of(

@@ -186,6 +186,7 @@ class Chunk:
                         suppression=self._suppression,
                         last=last,
                         reserved=self._reserved,
+                        contact_of={message.id: message.contact_id for message in self._claimed.messages},
                     )
                     self._settle_lane(connection, outcomes, down)
                     faultpoint(FaultPoint.BEFORE_OUTCOMES_COMMIT)

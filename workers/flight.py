@@ -110,15 +110,16 @@ class ChunkFlight:
             faultpoint(FaultPoint.AFTER_ACCEPTED_RECORDED)
         self._note(
             index,
+            # In the order of its fields, not by their names: that takes half as long, and there are so many.
             Outcome(
-                message_id=parcel.message_id,
-                ending=Ending.ACCEPTED,
-                at=from_ms(at_ms),
-                reply=receipt.reply,
-                address=address,
-                gateway_id=receipt.gateway_id,
-                parts=parts,
-                cost_micro=None if price_micro is None else price_micro * (parts or 1),
+                parcel.message_id,
+                Ending.ACCEPTED,
+                at_ms,
+                receipt.reply,
+                address,
+                receipt.gateway_id,
+                parts,
+                None if price_micro is None else price_micro * (parts or 1),
             ),
         )
 
@@ -200,7 +201,7 @@ class ChunkFlight:
         return Outcome(
             message_id=parcel.message_id,
             ending=ending,
-            at=self.now(),
+            at_ms=to_ms(self.now()),
             reply=error.text if error else "",
             code=error.code if error else 0,
             enhanced=error.enhanced if error else "",

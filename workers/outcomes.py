@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
 from kernel.errors import OPTED_OUT
 from kernel.settings import SuppressionSettings
-from kernel.vocabulary import Channel, MessageEventKind, SuppressionReason
+from kernel.vocabulary import Channel, MessageEventKind, Subject, SuppressionReason
 from store.allowances import settle
 from store.attempts import write_attempts
-from store.changes import touch_recipients
+from store.changes import touch, touch_recipients
 from store.feedback import STOP_SOURCE, record_message_event, settle_early_words, withdraw_address
 from store.ledger import Ending, Outcome, finish
 from store.message_facts import message_fact
@@ -36,6 +36,7 @@ def write_outcomes(
     recovered: bool = False,
     last: bool = True,
     reserved: bool = True,
+    contact_of: Mapping[int, int] | None = None,
 ) -> None:
     """Commit outcomes of a chunk, settle what came back about it already, and draw the consequences of refusals.
 
@@ -49,12 +50,16 @@ def write_outcomes(
         recovered: The worker was gone and its flight recorder told.
         last: Give the claim back: these are the last ones.
         reserved: False where the caller knows that the chunk took nothing of a quota or budget.
+        contact_of: Whom the messages are for, where the caller knows.
     """
     write_attempts(connection, claim_id, outcomes, recovered=recovered)
     finish(connection, claim_id, outcomes, last=last)
     out = [outcome.message_id for outcome in outcomes if outcome.ending in _PERHAPS_OUT]
     settle_early_words(connection, out)
-    touch_recipients(connection, out)
+    if contact_of is None:
+        touch_recipients(connection, out)
+    else:
+        touch(connection, Subject.CONTACT, [contact_of[message_id] for message_id in out])
     for outcome in outcomes:
         if outcome.ending is Ending.REFUSED and outcome.reply.startswith(OPTED_OUT):
             _stop(connection, outcome)

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 
 from campaigns.versions import load_specs
-from kernel.clock import from_ms
+from kernel.clock import from_ms, to_ms
 from kernel.faultpoints import FaultPoint, faultpoint
 from kernel.ids import boot_id, host_name
 from kernel.settings import Settings, SuppressionSettings
@@ -118,7 +118,7 @@ def _settle_by(
         held = recorder.in_hand()
         if held is not None and held not in sending:
             words = "the worker died or fell silent while it made this message"
-            outcomes.append(Outcome(message_id=held, ending=Ending.DEFERRED, at=now, reply=words))
+            outcomes.append(Outcome(message_id=held, ending=Ending.DEFERRED, at_ms=to_ms(now), reply=words))
         outcomes = _tried_again(connection, settings, outcomes, now)
         write_outcomes(connection, claim.id, outcomes, suppression=settings.suppression, recovered=True, last=False)
         release(connection, claim.id)
@@ -138,7 +138,8 @@ def _settle_blind(engine: Engine, claim: Abandoned, suppression: SuppressionSett
         words = "the worker is gone and its flight recorder with it"
         to = addresses(connection, list(doubtful))
         outcomes = [
-            Outcome(message_id=m, ending=Ending.IN_DOUBT, at=now, reply=words, address=to.get(m, "")) for m in doubtful
+            Outcome(message_id=m, ending=Ending.IN_DOUBT, at_ms=to_ms(now), reply=words, address=to.get(m, ""))
+            for m in doubtful
         ]
         write_outcomes(connection, claim.id, outcomes, suppression=suppression, recovered=True, last=False)
         release(connection, claim.id)
@@ -191,7 +192,7 @@ def _outcome(entry: Entry, address: str, tariff: Tariff, now: datetime) -> Outco
         message_id=entry.message_id,
         ending=ending,
         # When it happened, not when it was found out: clicks are judged and caps counted by it.
-        at=from_ms(entry.at_ms) if entry.at_ms else now,
+        at_ms=entry.at_ms or to_ms(now),
         reply=words,
         code=entry.code,
         address=address,

@@ -8,9 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     JSON,
-    BigInteger,
     Boolean,
     Column,
     ColumnElement,
@@ -18,15 +16,16 @@ from sqlalchemy import (
     Float,
     Table,
     Text,
-    any_,
     bindparam,
-    func,
     insert,
-    literal,
     select,
     text,
 )
-from sqlalchemy.sql import column as named_column
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 _INGEST_LOCK = 0x0CA7_1110
 """Key of the advisory lock all writers of facts share on PostgreSQL."""
@@ -54,13 +53,80 @@ def by_index(connection: Connection) -> None:
 _BY_INDEX = "SELECT set_config('enable_seqscan', 'off', true), set_config('random_page_cost', '1.1', true)"
 
 
-def among(connection: Connection, column: Column[Any], values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
+def among(_connection: Connection, column: Column[Any], values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
     """Return the condition that the column has one of any number of values, with one bound parameter."""
-    if connection.dialect.name == "postgresql":
-        kind = Text() if isinstance(column.type, Text) else BigInteger()
-        return column == any_(bindparam(None, list(values), type_=ARRAY(kind)))
-    given = func.json_each(literal(json.dumps(list(values)))).table_valued(named_column("value"))
-    return column.in_(select(given.c.value))
+    return given(column, bindparam(None, values, type_=Given(is_text=isinstance(column.type, Text))))
+
+
+def among_given(column: Column[Any], name: str) -> ColumnElement[bool]:
+    """Return the same for a statement that is made once: the values are its parameter of that name."""
+    return given(column, bindparam(name, type_=Given(is_text=isinstance(column.type, Text))))
+
+
+class Given(TypeDecorator[Sequence[Any]]):
+    """Any number of whole numbers or texts as one text: a JSON list on SQLite, an array's literal on PostgreSQL.
+
+    Drivers make an array of a list one value after the other, which takes longer than all the rest of such a statement.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, *, is_text: bool) -> None:
+        super().__init__()
+        self.is_text = is_text
+
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        if dialect.name == "postgresql":
+            return array_literal(value, is_text=self.is_text)
+        return json.dumps(list(value)) if self.is_text else f"[{','.join(map(str, value))}]"
+
+
+class given(FunctionElement[bool]):  # noqa: N801 - reads as an SQL function
+    """Whether a column has one of the values that a `Given` holds."""
+
+    type: TypeEngine[Any] = (
+        NullType()
+    )  # A Boolean would be compared with 1 on SQLite, and then no index is looked into.
+    inherit_cache = True
+    name = "given"
+
+
+@compiles(given, "sqlite")
+def _sqlite_given(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = (compiler.process(part, **kw) for part in element.clauses)
+    return f"({column} IN (SELECT value FROM json_each({values})))"  # noqa: S608 - what the compiler wrote
+
+
+@compiles(given, "postgresql")
+def _postgresql_given(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = (compiler.process(part, **kw) for part in element.clauses)
+    of_values = list(element.clauses)[1].type
+    kind = "TEXT" if isinstance(of_values, Given) and of_values.is_text else "BIGINT"
+    return f"({column} = ANY (CAST({values} AS {kind}[])))"
+
+
+def array_literal(values: Sequence[Any], *, is_text: bool) -> str:
+    """Return PostgreSQL's literal of an array of texts or whole numbers, some of them None.
+
+    Source:
+        PostgreSQL's documentation, 8.15.6: elements in double quotes, in which quotes and backslashes have a backslash.
+    """
+    if not (values and is_text) or None in values:
+        quoted = _quoted if is_text else str
+        return f"{{{','.join('NULL' if value is None else quoted(value) for value in values)}}}"
+    # All at once: no text in the database has a NUL, so it may stand for the borders.
+    whole = "\0".join(values)
+    if whole.count("\0") != len(values) - 1:
+        raise ValueError("a text holds a NUL, which PostgreSQL has no place for")
+    return '{"' + whole.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","') + '"}'
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def ids_of(connection: Connection, table: Table, external_ids: Iterable[str]) -> dict[str, int]:
@@ -116,7 +182,8 @@ def update_rows(
     same, only = same or {}, only or {}
     if connection.dialect.name == "postgresql":
         # One statement over arrays: a round trip for each row is what makes PostgreSQL slow.
-        arrays = map(list, zip(*rows, strict=True))
+        kinds = [_array_type(table.c[name]) for name in ("id", *columns)]
+        arrays = [_array(values, kind) for values, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
         statement = _update_from_arrays(table, tuple(columns), tuple(same), tuple(only))
         connection.exec_driver_sql(statement, (*same.values(), *arrays, *only.values()))
         return
@@ -148,6 +215,11 @@ def _update_one(table: Table, columns: tuple[str, ...], same: tuple[str, ...], o
     conditions = [f"{name} = ?{at}" for at, name in enumerate(only, start=len(columns) + len(same) + 2)]
     where = " AND ".join([f"id = ?{len(columns) + 1}", *conditions])
     return f"UPDATE {table.name} SET {', '.join(changes)} WHERE {where}"  # noqa: S608 - names of our own tables
+
+
+def _array(values: Sequence[Any], kind: str) -> Any:
+    """Return an array as a parameter: its literal where that is quicker made than by the driver."""
+    return array_literal(values, is_text=kind == "text") if kind in ("bigint", "text") else list(values)
 
 
 def _array_type(column: Column[Any]) -> str:

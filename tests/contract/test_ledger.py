@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, select, update
 
+from kernel.clock import to_ms
 from kernel.vocabulary import FailReason, SkipReason
 from store.engine import reading, writing
 from store.lanes import close_lane, open_lane
@@ -48,7 +49,9 @@ def taken(engine: Engine, limit: int = 10, lease: timedelta = MINUTE) -> Claim:
 
 
 def outcome(message_id: int, ending: Ending, **more: object) -> Outcome:
-    return Outcome(message_id=message_id, ending=ending, at=NOW, reply="250 ok", address="a@x.example", **more)  # type: ignore[arg-type]
+    return Outcome(
+        message_id=message_id, ending=ending, at_ms=to_ms(NOW), reply="250 ok", address="a@x.example", **more
+    )  # type: ignore[arg-type]
 
 
 def test_two_workers_never_claim_the_same_message(engine: Engine) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
+from kernel.clock import to_ms
 from store.attempts import write_attempts
 from store.engine import reading, writing
 from store.ledger import Ending, Outcome, claim
@@ -100,7 +101,7 @@ def test_a_worker_that_lost_its_claim_keeps_no_attempt(engine: Engine) -> None:
             connection, lane="relay", limit=1, lease=timedelta(minutes=1), host="here", boot="b", recorder="/r"
         )
         assert mine is not None
-    lost = Outcome(message_id=mine.messages[0].id, ending=Ending.REFUSED, at=NOW, reply="550 no")
+    lost = Outcome(message_id=mine.messages[0].id, ending=Ending.REFUSED, at_ms=to_ms(NOW), reply="550 no")
     with writing(engine) as connection:
         write_attempts(connection, mine.id + 1, [lost], recovered=False)
     assert kept(engine, "message_id") == []

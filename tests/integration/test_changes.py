@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 
+from kernel.clock import to_ms
 from kernel.settings import SuppressionSettings, Workspace
 from kernel.vocabulary import Channel, ConsentStatus, MessageEventKind, Subject, TouchKind, Verdict
 from store.changes import Changes, forget_changes, read_changes, touch, touch_products, touch_profiles
@@ -157,7 +158,9 @@ def test_a_chunk_of_messages_that_left_is_one_note(engine: Engine) -> None:
         assert held is not None
         mark_sending(connection, held.id)
     endings = [Ending.ACCEPTED, Ending.IN_DOUBT, Ending.REFUSED, Ending.UNTOUCHED]
-    outcomes = [Outcome(message_id=m.id, ending=endings[at % 4], at=NOW) for at, m in enumerate(held.messages)]
+    outcomes = [
+        Outcome(message_id=m.id, ending=endings[at % 4], at_ms=to_ms(NOW)) for at, m in enumerate(held.messages)
+    ]
     with noted(engine) as found, writing(engine) as connection:
         write_outcomes(connection, held.id, outcomes, suppression=SuppressionSettings())
     out = [m.contact_id for at, m in enumerate(held.messages) if at % 4 < 2]

@@ -162,9 +162,9 @@ def _tried_again(connection: Connection, settings: Settings, outcomes: list[Outc
     specs = load_specs(connection, {row.version_id for row in found.values()})
 
     def again(outcome: Outcome) -> Outcome:
-        if outcome.ending is not Ending.DEFERRED:
+        row = found.get(outcome.message_id)
+        if row is None:  # Not deferred; or the message was made by the dead worker and is gone since.
             return outcome
-        row = found[outcome.message_id]
         retry_at = retry_policy(settings, specs[row.version_id].limits).next_try(
             now=now,
             planned_for=row.planned_for,

@@ -2,7 +2,7 @@
 
 One row per batch, with all its ids. A row stays until a refresh of all segments that saw it has written all it led to,
 so that a refresh killed half-way is repaired by the next one. A refresh of some segments takes no note away: it leaves
-one that says which notes they have made use of. Where nobody refreshes, every so often the notes are merged.
+one that says which notes they have made use of. Where nobody refreshes, imports merge the notes every so often.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Changes:
         return _changes([note for note in self._notes if note.id not in rows], self.used)
 
 
-def touch(connection: Connection, subject: Subject, ids: Iterable[int | None]) -> list[int]:
+def touch(connection: Connection, subject: Subject, ids: Iterable[int | None], *, merge: bool = True) -> list[int]:
     """Note that facts about these accounts or contacts changed; return the notes. None stands for nobody.
 
-    To be called in the transaction that writes the facts: facts seen without their note would be overlooked.
+    To be called in the transaction that writes the facts: facts seen without their note would be overlooked. Senders,
+    who note something with every chunk, leave merging to others: it takes the ids of all that was noted lately.
     """
-    return _note(connection, subject, ids)
+    return _note(connection, subject, ids, merge=merge)
 
 
 def touch_products(connection: Connection, ids: Iterable[int | None]) -> None:
@@ -215,9 +216,9 @@ def _unpacked(packed: bytes) -> NDArray[np.int64]:
     return np.frombuffer(packed, dtype="<i8").astype(np.int64)
 
 
-def _note(connection: Connection, subject: str, ids: Iterable[int | None]) -> list[int]:
+def _note(connection: Connection, subject: str, ids: Iterable[int | None], *, merge: bool = True) -> list[int]:
     rows = _insert_ids(connection, subject, sorted({one for one in ids if one is not None}))
-    if any(row % MERGED_EVERY == 0 for row in rows):
+    if merge and any(row % MERGED_EVERY == 0 for row in rows):
         merge_changes(connection)
     return rows
 

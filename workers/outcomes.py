@@ -59,7 +59,7 @@ def write_outcomes(
     if contact_of is None:
         touch_recipients(connection, out)
     else:
-        touch(connection, Subject.CONTACT, [contact_of[message_id] for message_id in out])
+        touch(connection, Subject.CONTACT, [contact_of[message_id] for message_id in out], merge=False)
     for outcome in outcomes:
         if outcome.ending is Ending.REFUSED and outcome.reply.startswith(OPTED_OUT):
             _stop(connection, outcome)

@@ -10,17 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select, text, update
 
 from kernel.clock import from_ms, to_ms
 from kernel.ids import boot_id, host_name
 from kernel.settings import Workspace, load_workspace
 from kernel.vocabulary import Channel, SuppressionReason
+from store.changes import MERGED_EVERY
 from store.engine import reading, writing
 from store.feedback import suppress
 from store.lanes import open_lane
 from store.ledger import Claim, claim, mark_sending
-from store.tables import claims, consents, contacts, lanes, messages, suppressions
+from store.tables import changes, claims, consents, contacts, lanes, messages, suppressions
 from tests.seeding import SPEC, seed_messages, states
 from tests.servers.byte_rules import byte_problems
 from tests.servers.smtp_sink import Sink, SinkServer
@@ -125,6 +126,13 @@ def test_a_sending_process_loads_nothing_heavy_that_it_has_no_use_for(
     engine: Engine, database_url: str, server: SinkServer, tmp_path: Path
 ) -> None:
     seed_messages(engine, 3)
+    with writing(engine) as connection:
+        # The next note has a number at which an import merges what there is; a sender does not.
+        connection.execute(changes.insert().values(id=MERGED_EVERY - 1, subject="contact", subject_ids=b""))
+        if engine.dialect.name == "postgresql":
+            connection.execute(
+                text("SELECT setval(pg_get_serial_sequence('changes', 'id'), :last)"), {"last": MERGED_EVERY - 1}
+            )
     root = make_workspace(tmp_path, server.port).root
     sender = subprocess.run(
         [sys.executable, "-c", SENDER, str(root), database_url],

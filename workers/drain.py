@@ -27,7 +27,7 @@ from workers.recovery import recover
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=60)
-_CHUNK = 600
+_CHUNK = 1000
 _CHUNK_SECONDS = 3.0
 _LEAST_CHUNK = 10
 _LEISURE_S = 0.25

@@ -46,7 +46,7 @@ def test_a_rate_holds_while_workers_that_share_it_are_killed(limited: Stage, qui
 
 
 @pytest.mark.cell("F7")
-@pytest.mark.parametrize("way", [pytest.param("killed", marks=pytest.mark.cell("F7", quick="sqlite")), "flushed"])
+@pytest.mark.parametrize("way", ["killed", "flushed"])
 def test_a_rate_holds_when_the_redis_that_counts_it_is(way: str, limited: Stage, quiet: Callable[..., None]) -> None:
     seed_messages(limited.engine, MESSAGES)
     for name in ("worker-0", "worker-1"):

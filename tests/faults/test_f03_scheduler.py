@@ -21,7 +21,7 @@ POINTS = [
 PUBLISHING = {FaultPoint.BEFORE_PUBLISH, FaultPoint.AFTER_PUBLISH}
 
 
-@pytest.mark.cell("F3", quick=True)
+@pytest.mark.cell("F3", quick="postgresql")
 def test_schedulers_die_at_one_point_after_the_other(stage: Stage, quiet: Callable[..., None]) -> None:
     """A campaign for each point; each point has variants of its own below, at the second of two runs."""
     stage.start_sink()

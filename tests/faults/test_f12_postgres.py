@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ COMMITS = 14
 """More commits than one chunk's way from the first look at abandoned claims to its outcomes has."""
 POINTS = ["before_claim_commit", "before_sending_commit", "before_outcomes_commit"]
 AWAY_S = 2.0
+SHORT_LEASE = timedelta(seconds=4)
+"""A claim whose commit went unheard belongs to nobody until its lease is over."""
 _made = iter(range(10_000))
 
 
@@ -68,6 +71,7 @@ def pg_stage(url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
 @pytest.fixture
 def pg_bench(url: str, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path / "shop", url)
+    bench.lease = SHORT_LEASE
     yield bench
     arm({})
     bench.close()
@@ -95,11 +99,19 @@ def _restart(stage: Stage, server: MortalPostgres) -> None:
     server.start()
 
 
+FAULTS = {"backend killed": _kill_backend, "crashed": _crash, "restarted": _restart}
+WORST = [("backend killed", "before_outcomes_commit"), ("crashed", "before_sending_commit")]
+
+
 @pytest.mark.cell("F12")
 @pytest.mark.parametrize(
-    "point", [POINTS[0], pytest.param(POINTS[1], marks=pytest.mark.cell("F12", quick=True)), POINTS[2]]
+    ("fault", "point"),
+    [
+        pytest.param(fault, point, id=f"{name}-{point}", marks=pytest.mark.cell("F12", quick=(name, point) in WORST))
+        for point in POINTS
+        for name, fault in FAULTS.items()
+    ],
 )
-@pytest.mark.parametrize("fault", [_kill_backend, _crash, _restart], ids=["backend killed", "crashed", "restarted"])
 def test_a_server_that_dies_under_a_chunk_costs_no_message_postgresql(
     fault: Callable[[Stage, MortalPostgres], None],
     point: str,
@@ -132,8 +144,11 @@ def _answers(engine: Engine) -> bool:
         return False
 
 
-@pytest.mark.cell("F13", quick=True)
-@pytest.mark.parametrize("nth", range(1, COMMITS + 1))
+@pytest.mark.cell("F13")
+@pytest.mark.parametrize(
+    "nth",
+    [pytest.param(nth, marks=pytest.mark.cell("F13", quick=nth <= COMMITS // 2)) for nth in range(1, COMMITS + 1)],
+)
 def test_a_commit_whose_reply_is_cut_off_is_neither_lost_nor_done_twice_postgresql(
     nth: int, url: str, pg_bench: Bench, server: MortalPostgres, note: Callable[..., None]
 ) -> None:

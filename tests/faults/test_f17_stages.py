@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cell("F17")
 MESSAGES = 60
 TIMES = 3
 BEFORE = ["connect", "ehlo", "mail", "rcpt", "data"]
-CUTS = [pytest.param("reset", marks=pytest.mark.cell("F17", quick=True)), "close"]
+CUTS = in_turn("F17", ["reset", "close"])
 
 
 @pytest.mark.parametrize("cut", CUTS)

@@ -110,8 +110,8 @@ def test_an_smsc_that_throttles_gets_everything_once(
     assert {attempts for (attempts,) in rows(smpp_bench.engine, messages, "attempts")} == {0}
 
 
-@pytest.mark.cell("F28", quick=True)
-@pytest.mark.parametrize("said", ["drop", "unbind"])
+@pytest.mark.cell("F28")
+@pytest.mark.parametrize("said", in_turn("F28", ["drop", "unbind"]))
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
 def test_a_session_lost_with_an_open_window_leaves_a_window_in_doubt(
     kept: bool, said: str, smpp_bench: Bench, weigh: Callable[..., Judgement]
@@ -149,8 +149,10 @@ def receipt(told: str, state: str = "DELIVRD") -> bytes:
     return f"id:{told} sub:001 dlvrd:001 submit date:2611261530 done date:2611261531 stat:{state} err:000".encode()
 
 
-@pytest.mark.cell("F28", quick=True)
-@pytest.mark.parametrize("spelling", [str, lambda number: f"{number:x}", lambda number: f"{number:010X}"])
+@pytest.mark.cell("F28")
+@pytest.mark.parametrize(
+    "spelling", in_turn("F28", [str, lambda number: f"{number:x}", lambda number: f"{number:010X}"])
+)
 def test_receipts_find_their_messages_in_hex_and_in_decimal(
     spelling: Callable[[int], str], smpp_bench: Bench, weigh: Callable[..., Judgement]
 ) -> None:

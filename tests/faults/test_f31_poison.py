@@ -42,8 +42,7 @@ NAMES = {
 }
 
 
-@pytest.mark.cell("F31", quick=True)
-@pytest.mark.parametrize("poison", list(TEMPLATES))
+@pytest.mark.parametrize("poison", in_turn("F31", TEMPLATES, both=["an endless loop"]))
 def test_a_poison_template_stops_its_own_campaign_alone(poison: str, bench: Bench, note: Callable[..., None]) -> None:
     sick = seed_messages(bench.engine, MESSAGES, name="sick", address="sick{n}@customer.example")
     seed_messages(bench.engine, MESSAGES, name="well", address="well{n}@customer.example")

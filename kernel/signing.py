@@ -22,6 +22,7 @@ import binascii
 import hashlib
 import hmac
 import re
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,6 +36,7 @@ _MOST_BYTES = 1 + 10 + 10 + _FORMER_MAC_BYTES
 """Of a token whose numbers have 64 bits, in either form; a longer one is nobody's, and not worth reading."""
 LONGEST_TOKEN = 48
 """Characters of the longest token in base64."""
+_FILLING = (b"", b"\0\0", b"\0")
 _BLOCK_BYTES = 4 * _MAC_BYTES
 """What is used of a block: its base64 is four texts of twenty characters."""
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
@@ -113,8 +115,9 @@ class MessageTokens:
 
     def __init__(self, key: _Key, message_id: int) -> None:
         self._key = key
-        self._message = varint(message_id)
-        self._head = _base64(_filled(key.kid + self._message))
+        self._message = message = varint(message_id)
+        head = key.kid + message
+        self._head = _text(head + _FILLING[len(head) % 3])
 
     def own(self) -> OwnTokens:
         """Return all tokens but those of clicks."""
@@ -122,7 +125,7 @@ class MessageTokens:
         hasher = self._key.own.copy()
         hasher.update(self._message + b"\0")
         block = hasher.digest()
-        text, head = _base64(block[:45]), self._head + _NONE
+        text, head = _text(block[:45]), self._head + _NONE
         bounce = (self._key.kid + self._message + block[45:60]).hex()
         return OwnTokens(head + text[:20], head + text[20:40], head + text[40:], bounce)
 
@@ -134,7 +137,7 @@ class MessageTokens:
             hasher = keyed.copy()
             hasher.update(message + group)
             blocks += hasher.digest()[:_BLOCK_BYTES]
-        text = _base64(blocks)
+        text = _text(blocks)
         return [head + number + text[part] for number, part in numbers.links]
 
 
@@ -243,7 +246,7 @@ def _address(key: _Key, message_id: int) -> bytes:
 
 def _filled(part: bytes) -> bytes:
     """Return a part of a token with zeros up to a multiple of three octets, so that its base64 stands by itself."""
-    return part + bytes(-len(part) % 3)
+    return part + _FILLING[len(part) % 3]
 
 
 def _part_of_text(position: int) -> slice:
@@ -258,7 +261,12 @@ def _block(keyed: hashlib.blake2b, content: bytes) -> bytes:
 
 
 def _base64(raw: bytes) -> bytes:
-    return binascii.b2a_base64(raw, newline=False).replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=")
+    return _text(raw).rstrip(b"=")
+
+
+def _text(raw: bytes) -> bytes:
+    """Return the same for octets that fill their base64 to the end."""
+    return b2a_base64(raw, newline=False).replace(b"+", b"-").replace(b"/", b"_")
 
 
 def _base32(raw: bytes) -> str:

@@ -26,7 +26,7 @@ from templates.bodies import encoded, wire_text
 from templates.budget import MAX_OUTPUT, Rendering
 from templates.dkim import DkimKey, DkimStep
 from templates.files import EmailTemplate
-from templates.footer import Footer, Law, Laws, brand_values
+from templates.footer import Footer, Laws, brand_values
 from templates.headers import text_field
 from templates.heading import step_fields
 from templates.links import Links, Tracking, TrackingStep
@@ -35,6 +35,7 @@ from templates.prepared import FAILURES
 from templates.problems import TemplateProblem
 from templates.structure import structure
 from templates.wire_bodies import WireBodies
+from templates.wire_line import line_of
 from templates.wire_values import GaveUp
 
 MAX_SUBJECT = 500
@@ -127,6 +128,7 @@ class MailStep:
         except (ValueError, TemplateProblem) as error:
             raise ConfigError(f"sender {sender.email!r}: {error}") from error
         self._email = prepare_email(template, self._domain)
+        self._line = line_of(self._email.subject) if fast else None
         self._wire = WireBodies(
             self._email, self._tracking, self._laws, self._postal, self._static, bulk=not transactional, fast=fast
         )
@@ -165,11 +167,22 @@ class MailStep:
             "footer": "",
         }
         law = self._laws.of(context)
-        variables["subject"] = subject = law.subject(self._subject(variables, tracking))
-        html, text = self._bodies(variables, tracking, law)
+        line = self._line.filled(variables) if self._line is not None else None
+        subject = _one_line(line) if line is not None else self._subject(variables, tracking)
+        variables["subject"] = subject = law.subject(subject) if law.subject_prefix else subject
+        wire = self._wire
+        try:
+            html = wire.html(variables, tracking, law)
+        except (GaveUp, *FAILURES):
+            html = encoded(wire_text(self._html(variables, tracking, law.footer), "HTML"))
+        try:
+            text = wire.text(variables, tracking, law)
+        except (GaveUp, *FAILURES):
+            text = encoded(wire_text(self._text(variables, tracking, law.footer), "text"))
         header_id = message_id_header(message_id, self._installation, self._domain)
+        known, dated = self._dated
         head: tuple[bytes, ...] = (
-            self._date_field(date),
+            dated if known is date else self._date_field(date),
             f"Message-ID: {header_id}\r\nTo: {to}\r\n".encode(),
             text_field("Subject", subject),
             # On one line and never encoded; a base URL and a token hold nothing that could not stand in a field.
@@ -193,21 +206,6 @@ class MailStep:
     def _subject(self, variables: dict[str, Any], tracking: Tracking) -> str:
         rendering = Rendering.limited(variables, tracking.anything, MAX_SUBJECT * 10, one_line=True)
         return _one_line(self._email.subject.render(rendering))
-
-    def _bodies(
-        self, variables: dict[str, Any], tracking: Tracking, law: Law
-    ) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
-        """Return encoding and lines of HTML and text: the fast way, and where that gives up, the plain way."""
-        wire = self._wire
-        try:
-            html = wire.html(variables, tracking, law)
-        except (GaveUp, *FAILURES):
-            html = encoded(wire_text(self._html(variables, tracking, law.footer), "HTML"))
-        try:
-            text = wire.text(variables, tracking, law)
-        except (GaveUp, *FAILURES):
-            text = encoded(wire_text(self._text(variables, tracking, law.footer), "text"))
-        return html, text
 
     def _html(self, variables: dict[str, Any], tracking: Tracking, owed: Footer) -> str:
         variables |= {name: tracking.click(url) for name, url in self._email.links.items()}
@@ -233,10 +231,8 @@ class MailStep:
         return text if all(part in text for part in wanted) else f"{text}\n\n{footer}"
 
     def _date_field(self, date: datetime) -> bytes:
-        known, field = self._dated
-        if date is not known:
-            field = f"Date: {format_datetime(date)}\r\n".encode()
-            self._dated = (date, field)
+        field = f"Date: {format_datetime(date)}\r\n".encode()
+        self._dated = (date, field)
         return field
 
 

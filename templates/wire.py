@@ -17,6 +17,7 @@ from jinja2.environment import Template
 
 from templates.bodies import QUOTED, RAW, Coding, is_mostly_ascii
 from templates.budget import MAX_OUTPUT, RENDERING, Rendering
+from templates.context import EMAIL_SHAPE, SHAPE
 from templates.links import TrackingStep
 from templates.prepared import Renderer
 from templates.sandbox import Names, Sandbox
@@ -24,6 +25,8 @@ from templates.wire_code import OWN, Constants, Slots, WireGenerator, fixed, own
 from templates.wire_values import GaveUp, ValueFunctions, value_functions
 
 _END = "</body>"
+_OF_EVERY_MESSAGE = frozenset(SHAPE) | frozenset(EMAIL_SHAPE)
+"""Variables that are there whenever a body is made."""
 
 
 class WireNames(Names):
@@ -39,6 +42,8 @@ class WireNames(Names):
         self.exported_vars = set()
         self.name = part.name
         self.globals_keys = environment.global_names
+        if part.reads_message_only:
+            self.resolve_or_missing = variables.__getitem__  # type: ignore[method-assign, assignment]  # without a call of ours
         self.links = links
         self.own = own
         self.functions = part.values
@@ -55,6 +60,10 @@ class WirePart:
     values: ValueFunctions
     reads: frozenset[str]
     """Names that are read as variables, beside the pieces."""
+    reads_message_only: bool
+    """Whether all of those are what every message has."""
+    urls: Sequence[str]
+    """The fixed links of the step."""
     always_shows_footer: bool
     bears: int
     """So many octets beyond ASCII in values leave it mostly ASCII, wherever they stand."""
@@ -167,6 +176,8 @@ def compiled(
         root=template.root_render_func,  # type: ignore[arg-type]  # ours yields tuples of bytes
         values=value_functions(coding, base_url=tracking.base_url, html=html),
         reads=frozenset(generator.reads),
+        reads_message_only=generator.reads <= _OF_EVERY_MESSAGE,
+        urls=urls,
         always_shows_footer="footer" in generator.always_shows,
         bears=generator.bears,
         never_shows_own=not _suffices(generator.shows | {"postal_address"}) and generator.reads.isdisjoint(OWN),

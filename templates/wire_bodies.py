@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kernel.signing import LinkNumbers, OwnTokens
+from kernel.signing import LinkNumbers
 from templates.budget import Rendering
 from templates.footer import Footer, Law, Laws
 from templates.links import PIXEL_SUFFIX, Links, Prefixes, Tracking, TrackingStep
@@ -70,28 +70,19 @@ class WireBodies:
             GaveUp: the other way is to make it.
             Exception: whatever a template can raise; then too.
         """
-        return self._made(self._html, variables, tracking, law)
+        if self._html is None:
+            raise GaveUp
+        return self._html.made(variables, tracking, law, tracking.fixed or self._fixed(tracking))
 
     def text(self, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
         """Return encoding and lines of the text. Raises as `html`."""
-        return self._made(self._text, variables, tracking, law)
+        if self._text is None:
+            raise GaveUp
+        return self._text.made(variables, tracking, law, tracking.fixed or self._fixed(tracking))
 
-    def _made(self, body: _Body | None, variables: dict[str, Any], tracking: Tracking, law: Law) -> tuple[bytes, bytes]:
-        if body is None:
-            raise GaveUp
-        if body.variables:
-            variables |= {name: tracking.click(self._urls[index]) for name, index in body.variables}
-        links = tracking.fixed
-        if links is None:
-            links = tracking.fixed = tracking.tokens.clicks(self._link_numbers(tracking.links))
-        rendering = Rendering(variables, tracking.anything)
-        rendering.bare = tracking.in_text
-        coding = body.coding
-        lines = body.lines(rendering, tracking.tokens_of_own, law, links)
-        finished = coding.finished(lines, rendering.wide > body.bears)
-        if finished is None:
-            raise GaveUp
-        return coding.name, finished
+    def _fixed(self, tracking: Tracking) -> list[bytes]:
+        tracking.fixed = made = tracking.tokens.clicks(self._link_numbers(tracking.links))
+        return made
 
     def _link_numbers(self, links: Links) -> LinkNumbers:
         known, numbers = self._numbers
@@ -117,8 +108,12 @@ class _Body:
     ) -> None:
         self.part = part
         self.coding = coding = part.coding
-        self.bears = part.bears
-        self._bulk = bulk
+        self._filled = part.filled
+        self._bears = part.bears
+        self._asks = bulk and not (part.always_shows_footer or part.never_shows_own)
+        """Whether each message is looked through for what the law wants."""
+        self._owes = bulk and not part.always_shows_footer
+        """Whether a message that is not looked through gets the footer."""
         left, after_left = coding.around(prefixes.unsubscribe, b"")
         right, after_right = coding.around(prefixes.preferences, b"")
         pieces = [[coding.fixed(text.encode()) for text in around] for around in arounds]
@@ -126,19 +121,33 @@ class _Body:
         self._postal = coding.value(postal)
         self.variables = tuple(part.fixed_links().items())
 
-    def lines(self, rendering: Rendering, own: OwnTokens, law: Law, links: Sequence[bytes]) -> bytes:
-        raise NotImplementedError
-
-    def _filled(self, rendering: Rendering, tokens: OwnTokens, law: Law, links: Sequence[bytes]) -> tuple[bytes, bytes]:
-        """Return the joined pieces, and the footer where it is still to be added."""
+    def made(
+        self, variables: dict[str, Any], tracking: Tracking, law: Law, links: Sequence[bytes]
+    ) -> tuple[bytes, bytes]:
+        """Return encoding and lines."""
+        if self.variables:
+            variables |= {name: tracking.click(self.part.urls[index]) for name, index in self.variables}
+        opened, unsubscribe, preferences, _ = tracking.tokens_of_own
         before, between, after = self._around[law.index]
-        _, unsubscribe, preferences, _ = tokens
         footer = b"".join((before, unsubscribe, between, preferences, after))
         own = (unsubscribe, preferences, footer, self._postal)
-        made = self.part.filled(rendering, links, own)
-        if not self._bulk or self.part.shows_all(made, own, footer_only=bool(law.footer.more)):
-            return made, b""
-        return made, footer
+        rendering = Rendering(variables, tracking.anything)
+        rendering.bare = tracking.in_text
+        body = self._filled(rendering, links, own)
+        if self._asks:
+            if self.part.shows_all(body, own, footer_only=bool(law.footer.more)):
+                footer = b""
+        elif not self._owes:
+            footer = b""
+        coding = self.coding
+        finished = coding.finished(self._ended(body, footer, opened), rendering.wide > self._bears)
+        if finished is None:
+            raise GaveUp
+        return coding.name, finished
+
+    def _ended(self, body: bytes, footer: bytes, opened: bytes) -> bytes:
+        """Return the joined pieces with what stands at the end."""
+        raise NotImplementedError
 
 
 class _Html(_Body):
@@ -150,10 +159,9 @@ class _Html(_Body):
         left, right = part.coding.around(prefixes.opened, PIXEL_SUFFIX)
         self._pixel = before + left, right + after + part.end
 
-    def lines(self, rendering: Rendering, own: OwnTokens, law: Law, links: Sequence[bytes]) -> bytes:
-        made, footer = self._filled(rendering, own, law, links)
+    def _ended(self, body: bytes, footer: bytes, opened: bytes) -> bytes:
         before, after = self._pixel
-        return b"".join((made, footer, before, own.opened, after))
+        return b"".join((body, footer, before, opened, after))
 
 
 class _Text(_Body):
@@ -170,12 +178,11 @@ class _Text(_Body):
         super().__init__(part, [footer.around_text for footer in footers], prefixes, postal, bulk=bulk)
         self._derived = derived
 
-    def lines(self, rendering: Rendering, own: OwnTokens, law: Law, links: Sequence[bytes]) -> bytes:
-        made, footer = self._filled(rendering, own, law, links)
+    def _ended(self, body: bytes, footer: bytes, opened: bytes) -> bytes:
         coding = self.coding
-        made = coding.stripped(made)
-        if self._derived and b"\r\n\r\n\r\n" in made:
-            made = coding.gaps.sub(b"\r\n\r\n", made)
-        if not coding.has_text(made):
+        body = coding.stripped(body)
+        if self._derived and b"\r\n\r\n\r\n" in body:
+            body = coding.gaps.sub(b"\r\n\r\n", body)
+        if not coding.has_text(body):
             raise GaveUp
-        return made + b"\r\n\r\n" + footer if footer else made
+        return body + b"\r\n\r\n" + footer if footer else body

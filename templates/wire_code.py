@@ -31,7 +31,7 @@ OWN = ("unsubscribe_url", "preferences_url", "footer", "postal_address")
 
 The last is `brand.postal_address`.
 """
-_ALWAYS = {group: frozenset(SHAPE[group] or ()) for group in ("contact", "account")}
+ALWAYS = {group: frozenset(SHAPE[group] or ()) for group in ("contact", "account")}
 """What is in the dicts of every message."""
 _ASIDE = (nodes.Macro, nodes.CallBlock, nodes.AssignBlock, nodes.FilterBlock)
 """Nodes whose output goes into a text of Jinja's and not to the wire."""
@@ -250,7 +250,7 @@ class WireGenerator(CodeGenerator):
     def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802
         """Look up what every contact and account has in its dict; where it has not, the other way says so."""
         group = node.node.name if isinstance(node.node, nodes.Name) and node.node.name not in self._taken else ""
-        if node.attr not in _ALWAYS.get(group, ()):
+        if node.attr not in ALWAYS.get(group, ()):
             super().visit_Getattr(node, frame)
             return
         self.reads.add(group)

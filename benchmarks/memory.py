@@ -41,7 +41,10 @@ def measure() -> dict[str, Any]:
             with sending_shop(folder / name, url, port) as shop:
                 print(f"{name:12}{'messages':>10}   MB of each process: peak, now, share")
                 looks: list[dict[str, Any]] = []
-                rate, peak_kib = shop.send(MESSAGES, _looking(shop, looks))
+                look = _looking(shop, looks)
+                rate, peak_kib = shop.send(MESSAGES, look)
+                time.sleep(_LOOK_S)
+                look()
             print(f"{name:12}{rate:10.0f} messages/s, at most {peak_kib / 1024:.0f} MB")
             figures[name] = {"per_second": round(rate), "peak_worker_mb": round(peak_kib / 1024), "looks": looks}
     return figures

@@ -27,6 +27,8 @@ from kernel.vocabulary import CampaignState, MessageState, RunState
 from segments.definitions import needs
 from segments.scoring import ensure_scores
 from store.engine import reading, writing
+from store.ingest.bulk import uncompiled
+from store.references import about_to_refer
 from store.sql import insert_into
 from store.tables import campaigns, enrollments, holdouts, messages, runs
 
@@ -123,6 +125,8 @@ def _fire_slot(
     if run is None:
         return None
     faultpoint(FaultPoint.AFTER_RUN_INSERT)
+    uncompiled(connection)
+    about_to_refer(connection, enrollments, messages)
     audience.expand(connection, pinned, settings, scheduled_for=slot, now=now)
     people = connection.execute(_enroll(run.run_id), execution_options=_COUNTED).rowcount
     faultpoint(FaultPoint.AFTER_ENROLLING)

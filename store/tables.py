@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from kernel.vocabulary import MessageState
+from store.references import guard_from_parents
 from store.types import Document, Id, Instant
 
 metadata = MetaData(
@@ -712,4 +713,14 @@ meta = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+guard_from_parents(
+    metadata,
+    enrollments.c.run_id,
+    enrollments.c.contact_id,
+    enrollments.c.account_id,
+    messages.c.enrollment_id,
+    # Those of the message's enrollment.
+    implied=(messages.c.run_id, messages.c.contact_id),
 )

@@ -53,6 +53,16 @@ def by_index(connection: Connection) -> None:
 _BY_INDEX = "SELECT set_config('enable_seqscan', 'off', true), set_config('random_page_cost', '1.1', true)"
 
 
+def uncompiled(connection: Connection) -> None:
+    """Let PostgreSQL interpret expressions until this transaction ends.
+
+    A statement over a whole audience is dear enough for it to compile some eighty functions, which takes longer than
+    they save.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT set_config('jit', 'off', true)")
+
+
 def among(_connection: Connection, column: Column[Any], values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
     """Return the condition that the column has one of any number of values, with one bound parameter."""
     return given(column, bindparam(None, values, type_=Given(is_text=isinstance(column.type, Text))))

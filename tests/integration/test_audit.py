@@ -20,6 +20,7 @@ from store.tables import (
     claims,
     contacts,
     conversions,
+    enrollments,
     inbox,
     message_attempts,
     messages,
@@ -111,6 +112,21 @@ def test_an_empty_database_keeps_every_promise(engine: Engine, shop: Workspace) 
 
 def lose_a_row(connection: Connection) -> None:
     connection.execute(messages.delete().where(messages.c.id == 2))
+
+
+def mistake_the_enrollment(connection: Connection) -> None:
+    connection.execute(update(messages).where(messages.c.id == 2).values(enrollment_id=3))
+
+
+def enroll_nobody(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+    row = {"id": 9, "run_id": 1, "contact_id": 99, "segment": "everyone", "held_out": False}
+    connection.execute(enrollments.insert().values(row))
+    place = {"id": 9, "run_id": 1, "step": 1, "enrollment_id": 9, "contact_id": 99, "channel": "email", "lane": "relay"}
+    connection.execute(
+        messages.insert().values(place | {"state": "planned", "planned_for": SENT_AT, "due_at": SENT_AT})
+    )
 
 
 def forget_the_reason(connection: Connection) -> None:
@@ -234,6 +250,8 @@ def say_that_the_planned_has_ended(connection: Connection) -> None:
 
 HARMS: list[tuple[Callable[[Connection], None], int, str, tuple[int, ...] | None]] = [
     (lose_a_row, 1, "run 1, step 1: 1 contacts enrolled have no message", (2,)),
+    (mistake_the_enrollment, 1, "1 belong to no enrollment of their run and contact", (2,)),
+    (enroll_nobody, 1, "1 enrollments are of a run, contact or account that is gone", (9,)),
     (plan_a_step_that_is_none, 1, "run 1 has 1 messages of a step 2 that its campaign has not", (9,)),
     (forget_the_reason, 1, "1 ended without a reason", (5,)),
     (lose_the_claim, 1, "claimed by a claim that is gone", (2,)),
@@ -279,6 +297,7 @@ def test_a_cap_counts_over_campaigns(ledger: Engine, shop: Workspace) -> None:
     with writing(ledger) as connection:
         sent(connection, 7, at=SENT_AT + timedelta(days=1))
         connection.execute(update(messages).where(messages.c.id == 7).values(contact_id=3))
+        connection.execute(update(enrollments).where(enrollments.c.id == 7).values(contact_id=3))
     [fifth] = [one for one in recounted(ledger, shop) if not one.holds]
     [breach] = fifth.breaches
     assert (breach.what, breach.ids) == ("1 went over the cap of 1 email within 7d", (7,))

@@ -6,14 +6,24 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, Connection, and_, exists, func, select, type_coerce
+from sqlalchemy import BigInteger, Connection, and_, exists, func, or_, select, type_coerce
 
 from campaigns.versions import load_specs
 from kernel.settings import Workspace
 from kernel.vocabulary import ACCEPTED_STATES, PENDING_STATES, MessageEventKind, MessageState, TouchKind
 from store.ledger import Ending
 from store.states import is_planned
-from store.tables import claims, enrollments, message_attempts, message_events, messages, runs, touches
+from store.tables import (
+    accounts,
+    claims,
+    contacts,
+    enrollments,
+    message_attempts,
+    message_events,
+    messages,
+    runs,
+    touches,
+)
 from store.types import database_now
 from workers.audit.findings import Finding, Note, breach
 
@@ -33,6 +43,7 @@ _OURS = "a fault of Carillon's own: keep the database and tell its makers"
 def nobody_lost(connection: Connection, workspace: Workspace) -> Iterator[Finding]:
     """Every enrollment has one row for each step, in a state that will end or has ended with a reason."""
     yield from _missing_places(connection)
+    yield from _strangers(connection)
     ended = messages.c.state.in_((MessageState.SKIPPED, MessageState.FAILED))
     unexplained = select(messages.c.id).where(ended, messages.c.reason.is_(None)).order_by(messages.c.id)
     yield from breach(connection.execute(unexplained).scalars(), "{n} ended without a reason", _OURS)
@@ -91,6 +102,30 @@ def _missing_places(connection: Connection) -> Iterator[Finding]:
                     f"run {row.id}, step {step}: {{n}} contacts enrolled have no message (ids are of contacts)",
                     "rows of the ledger were removed: restore them from a backup",
                 )
+
+
+def _strangers(connection: Connection) -> Iterator[Finding]:
+    """Find what refers to nothing: on PostgreSQL no foreign key looks at each new row (docs/decisions/0018)."""
+    its_own = exists().where(
+        enrollments.c.id == messages.c.enrollment_id,
+        enrollments.c.run_id == messages.c.run_id,
+        enrollments.c.contact_id == messages.c.contact_id,
+    )
+    yield from breach(
+        connection.execute(select(messages.c.id).where(~its_own).order_by(messages.c.id)).scalars(),
+        "{n} belong to no enrollment of their run and contact",
+        _OURS,
+    )
+    gone = or_(
+        ~exists().where(runs.c.id == enrollments.c.run_id),
+        ~exists().where(contacts.c.id == enrollments.c.contact_id),
+        and_(enrollments.c.account_id.is_not(None), ~exists().where(accounts.c.id == enrollments.c.account_id)),
+    )
+    yield from breach(
+        connection.execute(select(enrollments.c.id).where(gone).order_by(enrollments.c.id)).scalars(),
+        "{n} enrollments are of a run, contact or account that is gone (ids are of enrollments)",
+        "rows of the ledger were removed: restore them from a backup",
+    )
 
 
 def _without_gateway(connection: Connection, workspace: Workspace) -> Iterator[Finding]:

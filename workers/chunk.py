@@ -65,6 +65,8 @@ class Chunk:
         self._reserved = False
         self.down = False
         self.touched = 0
+        self.octets_each = 0
+        """Of an e-mail, on average."""
         self.accepted = 0
         self.waiting: threading.Thread | None = None
         """Waits for stragglers, where there are any."""
@@ -113,6 +115,7 @@ class Chunk:
         now = claimed.claimed_at + timedelta(seconds=time.monotonic() - self._started)
         prepared = preparer.prepare(claimed, now=now, hold=self._recorder.hold)
         faultpoint(FaultPoint.AFTER_PREPARING)
+        self.octets_each = prepared.octets // max(1, len(prepared.go))
         passengers = self._settle_harmless(prepared, preparer)
         flight = ChunkFlight(
             self._recorder,

@@ -21,7 +21,7 @@ from store.ledger import due_in_lane
 from workers.channels.port import Channel
 from workers.channels.registry import open_channel
 from workers.chunk import Chunk
-from workers.preparing import Preparer, tariffs
+from workers.preparing import MOST_OCTETS, Preparer, tariffs
 from workers.recovery import recover
 
 log = structlog.get_logger(__name__)
@@ -120,6 +120,7 @@ class Lane:
         self._lease = lease
         self._preparer = Preparer(engine, workspace)
         self._pace: float | None = None
+        self._octets_each = 0
         self._leisure = False
         # A session over SMPP counts its window for one chunk at a time.
         self._several = not isinstance(workspace.settings.gateways.get(name), SmppGateway)
@@ -176,6 +177,7 @@ class Lane:
         took_s = time.monotonic() - began
         if chunk.touched:
             self._pace = chunk.touched / max(took_s, 0.001)
+        self._octets_each = chunk.octets_each
         self._leisure = took_s > _LEISURE_S and time.process_time() - used < took_s / 2
         self._stragglers = [thread for thread in self._stragglers if thread.is_alive()]
         if chunk.waiting is not None:
@@ -185,7 +187,10 @@ class Lane:
     def _chunk_size(self) -> int:
         """Return how many messages the lane's gateway takes in a few seconds, by what it took last.
 
-        What became of a message stands in the ledger only when its chunk is done: a slow gateway gets small chunks.
+        What became of a message stands in the ledger only when its chunk is done: a slow gateway gets small chunks. So
+        do large messages, which memory has to hold.
         """
         most = _CHUNK // 2 if self._leisure else _CHUNK
+        if self._octets_each:
+            most = min(most, MOST_OCTETS // self._octets_each + 1)
         return most if self._pace is None else max(min(most, round(self._pace * _CHUNK_SECONDS)), _LEAST_CHUNK)

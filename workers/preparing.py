@@ -19,6 +19,7 @@ from campaigns.judging import Go, Skip
 from campaigns.rendering import prepare_step
 from campaigns.schema import CampaignSpec
 from campaigns.versions import PinnedCampaign, load_version
+from kernel.clock import from_ms
 from kernel.errors import CarillonError
 from kernel.settings import Workspace
 from kernel.signing import Signer
@@ -41,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 _EMAIL = next(at for at, column in enumerate(person_columns()) if column is contacts.c.email)
 _KEPT_STEPS = 64
+MOST_OCTETS = 32_000_000
+"""So much of e-mails is made at once; what more a chunk holds goes back: a thousand with a brochure fill no memory."""
 _OPERATOR_WAIT = timedelta(minutes=5)
 
 
@@ -52,6 +55,8 @@ class Prepared:
     skipped: dict[int, SkipReason] = field(default_factory=dict)
     failed: dict[int, tuple[FailReason, str]] = field(default_factory=dict)
     postponed: dict[int, datetime] = field(default_factory=dict)
+    octets: int = 0
+    """Of all e-mails that go."""
 
     def hold_back(self, until: Mapping[int, datetime]) -> None:
         """Postpone some of those that were to go."""
@@ -188,12 +193,12 @@ class Preparer:
         now: datetime,
         hold: Callable[[int], None],
     ) -> None:
-        """Compose what is to be sent. One that cannot be harms no other."""
+        """Compose what is to be sent, as much as memory is meant to hold. One that cannot be harms no other."""
         tariff, links, tokens, go = self._tariffs[lane], self._links, self._signer.address_token, prepared.go
         one_price = None if tariff.by_prefix else tariff.default
         own_language = self._workspace.settings.language
         ready: dict[tuple[int, int, str], _Ready | None] = {}
-        for index, message in leaving:
+        for position, (index, message) in enumerate(leaving, start=1):
             hold(index)
             context = contexts[message.id]
             contact = context["contact"]
@@ -212,6 +217,7 @@ class Preparer:
                         message_id=message.id, address=contact["email"], context=context, date=now, links=links
                     )
                     ref, price = content.ref, one_price
+                    prepared.octets += len(content.data)
                 else:
                     content = step.compose(
                         message_id=message.id, address=contact["phone"], context=context, links=links
@@ -229,6 +235,10 @@ class Preparer:
                 continue
             parcel = Parcel(index=index, message_id=message.id, ref=ref, content=content)
             go.append(Passenger(parcel, message.planned_ms, message.attempts, price, retry))
+            if prepared.octets >= MOST_OCTETS:
+                # The others are due again at once, and before what was planned later.
+                prepared.postponed |= {other.id: from_ms(other.planned_ms) for _, other in leaving[position:]}
+                break
 
     def _ready(self, version_id: int, number: int, language: str) -> _Ready | None:
         """Return the compiled step, or None where it cannot be made: a wrong setting is nobody's message's fault."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, text, update
@@ -25,6 +26,8 @@ from store.tables import changes, claims, consents, contacts, lanes, messages, s
 from tests.seeding import SPEC, seed_messages, states
 from tests.servers.byte_rules import byte_problems
 from tests.servers.smtp_sink import Sink, SinkServer
+from workers import preparing
+from workers.channels.smtp import SmtpChannel
 from workers.drain import Drain
 from workers.recorder import FlightRecorder, Slot
 from workers.recovery import recorder_path, recover
@@ -406,3 +409,24 @@ def test_after_a_restart_of_the_machine_the_recorder_is_not_believed(engine: Eng
     recorder.close(remove=False)
     assert recover(engine, make_workspace(tmp_path, 1).settings, tariffs={}) == 1
     assert states(engine) == {"in_doubt": 4}
+
+
+def test_large_messages_are_made_a_few_at_a_time(
+    drain: Drain, engine: Engine, server: SinkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk is claimed by number, but memory holds octets: what it has no room for goes back and leaves next."""
+    seed_messages(engine, 40)
+    monkeypatch.setattr(preparing, "MOST_OCTETS", 10_000)
+    sizes = []
+    deliver = SmtpChannel.deliver
+
+    def watched(channel: SmtpChannel, parcels: Any, *others: Any) -> frozenset[int]:
+        sizes.append(sum(len(parcel.content.data) for parcel in parcels))
+        return deliver(channel, parcels, *others)
+
+    monkeypatch.setattr(SmtpChannel, "deliver", watched)
+    assert drain.run("relay", budget=SHORT, stopping=lambda: False) == 40
+    assert states(engine) == {"sent": 40}
+    assert len(server.sink.bodies) == 40
+    assert len(sizes) > 3
+    assert max(sizes) < 10_000 + 5_000, "one message more than there is room for, at most"

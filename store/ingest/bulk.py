@@ -65,7 +65,12 @@ def uncompiled(connection: Connection) -> None:
 
 def among(_connection: Connection, column: Column[Any], values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
     """Return the condition that the column has one of any number of values, with one bound parameter."""
-    return given(column, bindparam(None, values, type_=Given(is_text=isinstance(column.type, Text))))
+    condition = given_many if len(values) > _MANY else given
+    return condition(column, bindparam(None, values, type_=Given(is_text=isinstance(column.type, Text))))
+
+
+_MANY = 2_000
+"""More values than that PostgreSQL is to hash: it would compare each row with one after the other."""
 
 
 def among_given(column: Column[Any], name: str) -> ColumnElement[bool]:
@@ -104,7 +109,21 @@ class given(FunctionElement[bool]):  # noqa: N801 - reads as an SQL function
     name = "given"
 
 
+class given_many(given):  # noqa: N801 - as given
+    """The same for so many values that no index would be asked for each."""
+
+    inherit_cache = True
+    name = "given_many"
+
+
+@compiles(given_many, "postgresql")
+def _postgresql_given_many(element: given_many, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = (compiler.process(part, **kw) for part in element.clauses)
+    return f"({column} IN (SELECT unnest(CAST({values} AS {_kind_of(element)}[]))))"
+
+
 @compiles(given, "sqlite")
+@compiles(given_many, "sqlite")
 def _sqlite_given(element: given, compiler: SQLCompiler, **kw: Any) -> str:
     column, values = (compiler.process(part, **kw) for part in element.clauses)
     return f"({column} IN (SELECT value FROM json_each({values})))"  # noqa: S608 - what the compiler wrote
@@ -113,9 +132,12 @@ def _sqlite_given(element: given, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(given, "postgresql")
 def _postgresql_given(element: given, compiler: SQLCompiler, **kw: Any) -> str:
     column, values = (compiler.process(part, **kw) for part in element.clauses)
+    return f"({column} = ANY (CAST({values} AS {_kind_of(element)}[])))"
+
+
+def _kind_of(element: given) -> str:
     of_values = list(element.clauses)[1].type
-    kind = "TEXT" if isinstance(of_values, Given) and of_values.is_text else "BIGINT"
-    return f"({column} = ANY (CAST({values} AS {kind}[])))"
+    return "TEXT" if isinstance(of_values, Given) and of_values.is_text else "BIGINT"
 
 
 def array_literal(values: Sequence[Any], *, is_text: bool) -> str:

@@ -50,6 +50,24 @@ def test_nothing_is_among_nothing(engine: Engine) -> None:
             assert connection.execute(select(func.count()).where(~among(connection, column, []))).scalar_one() == 1
 
 
+def test_a_value_is_among_thousands_as_among_few(engine: Engine) -> None:
+    """More than so many go another way on PostgreSQL, which would compare each row with one after the other."""
+    with writing(engine) as connection:
+        connection.execute(accounts.insert(), [{"external_id": f"A{n}"} for n in range(6)])
+        ids = connection.execute(select(accounts.c.id).order_by(accounts.c.id)).scalars().all()
+        many_ids = [*ids[:3], *range(10_000_000, 10_003_000)]
+        many_names = ["A0", "A1", "A2", *(f'x{n} "\\ü' for n in range(3_000))]
+        for column, values in ((accounts.c.id, many_ids), (accounts.c.external_id, many_names)):
+            found = connection.execute(select(accounts.c.external_id).where(among(connection, column, values)))
+            assert sorted(found.scalars()) == ["A0", "A1", "A2"]
+            others = connection.execute(select(accounts.c.external_id).where(~among(connection, column, values)))
+            assert sorted(others.scalars()) == ["A3", "A4", "A5"]
+        if engine.dialect.name == "postgresql":
+            told = select(accounts.c.id).where(among(connection, accounts.c.name, many_names))
+            compiled = told.compile(connection, compile_kwargs={"render_postcompile": True})
+            assert "unnest" in str(compiled)
+
+
 def test_whoever_cannot_get_the_write_lock_hears_so_in_words_callers_know(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ belongs to one connection: filling it writes nothing anybody else could see, and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,8 +24,8 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
-    bindparam,
     case,
+    delete,
     exists,
     false,
     func,
@@ -46,7 +46,7 @@ from campaigns.versions import PinnedCampaign
 from kernel.settings import Settings
 from kernel.vocabulary import Channel, ConsentStatus, SkipReason, Subject
 from segments.compiler import members
-from store.sql import in_slices
+from store.ingest.bulk import insert_rows
 from store.standing import standing
 from store.tables import accounts, consents, contacts, profiles, suppressions
 from store.types import Id
@@ -66,6 +66,7 @@ audience = Table(
     Column("waits", Boolean, nullable=False),
     prefixes=["TEMPORARY"],
 )
+drawn = Table("carillon_drawn", _temporary, Column("id", Id, primary_key=True), prefixes=["TEMPORARY"])
 pieces = Table(
     "carillon_pieces",
     _temporary,
@@ -125,7 +126,7 @@ def expand(
 
 def drop(connection: Connection) -> None:
     """Drop the temporary tables where they exist."""
-    for table in (audience, pieces):
+    for table in (audience, drawn, pieces):
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table.name}")
 
 
@@ -205,12 +206,8 @@ def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> An
         select(_contacts_of(pinned, name, as_of, currency).label("contact_id"), literal(number).label("position"))
         for number, name in enumerate(spec.segment)
     ]
-    found = union_all(*parts).subquery("found")
-    first = (
-        select(found.c.contact_id, func.min(found.c.position).label("position"))
-        .group_by(found.c.contact_id)
-        .subquery("first")
-    )
+    # A segment has each of its members once.
+    first = parts[0].subquery("first") if len(parts) == 1 else _firsts(union_all(*parts).subquery("found"))
     preference = (
         case(*[(contacts.c.role == role, number) for number, role in enumerate(spec.roles)], else_=len(spec.roles))
         if spec.roles
@@ -240,6 +237,12 @@ def _candidates(pinned: PinnedCampaign, *, as_of: datetime, currency: str) -> An
     if spec.roles:
         query = query.where(contacts.c.role.in_(spec.roles))
     return query.subquery("candidates")
+
+
+def _firsts(found: Any) -> Any:
+    """Return each contact once, with the first of the segments it was found in."""
+    firsts = select(found.c.contact_id, func.min(found.c.position).label("position"))
+    return firsts.group_by(found.c.contact_id).subquery("first")
 
 
 def _reachable(pinned: PinnedCampaign, now: datetime) -> ColumnElement[bool]:
@@ -313,12 +316,12 @@ def _hold_out(connection: Connection, pinned: PinnedCampaign) -> None:
     by_account = select(accounts.c.id, accounts.c.external_id).where(
         accounts.c.id.in_(select(audience.c.account_id).where(sends))
     )
-    _mark(connection, audience.c.account_id, _drawn(connection, by_account, pinned.name, share))
     alone = (
         select(contacts.c.id, contacts.c.external_id)
         .join(audience, audience.c.contact_id == contacts.c.id)
         .where(audience.c.account_id.is_(None), sends)
     )
+    _mark(connection, audience.c.account_id, _drawn(connection, by_account, pinned.name, share))
     _mark(connection, audience.c.contact_id, _drawn(connection, alone, pinned.name, share))
 
 
@@ -326,11 +329,11 @@ def _drawn(connection: Connection, query: Select[Any], campaign: str, share: flo
     return [row_id for row_id, external_id in connection.execute(query) if held_out(campaign, external_id, share)]
 
 
-def _mark(connection: Connection, column: ColumnElement[Any], ids: Iterable[int]) -> None:
-    for some in in_slices(ids, 1000):
-        connection.execute(
-            update(audience)
-            .where(column.in_(bindparam("ids", expanding=True)), audience.c.skip_reason.is_(None))
-            .values(held_out=true()),
-            {"ids": list(some)},
-        )
+def _mark(connection: Connection, column: ColumnElement[Any], ids: Sequence[int]) -> None:
+    """Mark by way of a table of ids: a statement for each few of them would read the whole audience each time."""
+    if not ids:
+        return
+    insert_rows(connection, drawn, ("id",), [(row_id,) for row_id in ids])
+    chosen = column.in_(select(drawn.c.id))
+    connection.execute(update(audience).where(chosen, audience.c.skip_reason.is_(None)).values(held_out=true()))
+    connection.execute(delete(drawn))

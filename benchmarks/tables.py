@@ -76,10 +76,10 @@ def _memory(figures: dict[str, Any]) -> str:
 
 
 def _expansion(figures: dict[str, Any]) -> str:
-    rows = ["| | seconds | places |", "|---|---|---|"]
-    rows += [
-        f"| {name} | {figures[name]['seconds']} | {figures[name]['places']:,} |" for name in ("SQLite", "PostgreSQL")
-    ]
+    rows = ["| | seconds | of processors | places |", "|---|---|---|---|"]
+    for name in ("SQLite", "PostgreSQL"):
+        one = figures[name]
+        rows.append(f"| {name} | {one['seconds']} | {one['processor_s']} | {one['places']:,} |")
     return "\n".join(rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -42,6 +42,10 @@ _ENDINGS = {
     Slot.REFUSED: Ending.REFUSED,
     Slot.DEFERRED: Ending.DEFERRED,
 }
+
+
+_IN_HAND = "the worker died or fell silent while it made this message"
+_SHORTLY = timedelta(seconds=5)
 
 
 def recover(engine: Engine, settings: Settings, *, tariffs: Mapping[str, Tariff]) -> int:
@@ -117,8 +121,7 @@ def _settle_by(
         ]
         held = recorder.in_hand()
         if held is not None and held not in sending:
-            words = "the worker died or fell silent while it made this message"
-            outcomes.append(Outcome(message_id=held, ending=Ending.DEFERRED, at_ms=to_ms(now), reply=words))
+            outcomes.append(Outcome(message_id=held, ending=Ending.DEFERRED, at_ms=to_ms(now), reply=_IN_HAND))
         outcomes = _tried_again(connection, settings, outcomes, now)
         write_outcomes(connection, claim.id, outcomes, suppression=settings.suppression, recovered=True, last=False)
         release(connection, claim.id)
@@ -165,6 +168,9 @@ def _tried_again(connection: Connection, settings: Settings, outcomes: list[Outc
         row = found.get(outcome.message_id)
         if row is None:  # Not deferred; or the message was made by the dead worker and is gone since.
             return outcome
+        if outcome.reply == _IN_HAND and row.attempts == 0:
+            # Most likely it was in hand by chance: it lets the others go first, and no more.
+            return outcome._replace(retry_at=now + _SHORTLY)
         retry_at = retry_policy(settings, specs[row.version_id].limits).next_try(
             now=now,
             planned_for=row.planned_for,

@@ -385,7 +385,11 @@ def test_a_message_whose_worker_dies_each_time_is_given_up_in_the_end(
             if tries < 3:
                 # It does not stand in the way of the others meanwhile.
                 assert (third.state, third.attempts) == ("planned", tries)
-                assert third.due_at - datetime.now(UTC) > timedelta(minutes=4)
+                waits = third.due_at - datetime.now(UTC)
+                if making and tries == 1:
+                    assert timedelta(0) < waits <= timedelta(seconds=5), "it may have been in hand by chance"
+                else:
+                    assert waits > timedelta(minutes=4)
                 connection.execute(update(messages).values(due_at=from_ms(AN_HOUR_AGO_MS)))
             else:
                 assert (third.state, third.reason) == ("failed", "retries_exhausted")

@@ -239,7 +239,7 @@ def test_health_tells_the_database_and_the_longest_wait(sqlite_engine: Engine, s
         "waiting_writes": 0,
     }
     with writing(sqlite_engine) as connection:
-        connection.execute(update(messages).values(state="planned", due_at=SENT_AT))
+        connection.execute(update(messages).values(state="planned", due_at=SENT_AT, ended_at=None))
     assert site.get("/healthz").json()["oldest_due_s"] > 1000
 
 

@@ -126,7 +126,7 @@ def test_a_hungry_template_is_stopped_soon(template: str) -> None:
     started = time.process_time()
     with pytest.raises(TemplateProblem):
         composed(made, person(attributes={"long": "y" * 20_000}))
-    assert time.process_time() - started < 2.0
+    assert time.process_time() - started < 5.0, "however busy the machine: without a budget it takes minutes"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ import binascii
 import hashlib
 import hmac
 import re
-from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -115,16 +114,12 @@ class MessageTokens:
 
     def __init__(self, key: _Key, message_id: int) -> None:
         self._key = key
-        self._message = message = varint(message_id)
-        head = key.kid + message
-        self._head = _text(head + _FILLING[len(head) % 3])
+        self._message = varint(message_id)
+        self._head = _text(_filled(key.kid + self._message))
 
     def own(self) -> OwnTokens:
         """Return all tokens but those of clicks."""
-        # The copy carries the key already mixed in, which is half the work.
-        hasher = self._key.own.copy()
-        hasher.update(self._message + b"\0")
-        block = hasher.digest()
+        block = _block(self._key.own, self._message + b"\0")
         text, head = _text(block[:45]), self._head + _NONE
         bounce = (self._key.kid + self._message + block[45:60]).hex()
         return OwnTokens(head + text[:20], head + text[20:40], head + text[40:], bounce)
@@ -132,12 +127,7 @@ class MessageTokens:
     def clicks(self, numbers: LinkNumbers) -> list[bytes]:
         """Return the token of each link, in their order."""
         head, message, keyed = self._head, self._message, self._key.click
-        blocks = b""
-        for group in numbers.groups:
-            hasher = keyed.copy()
-            hasher.update(message + group)
-            blocks += hasher.digest()[:_BLOCK_BYTES]
-        text = _text(blocks)
+        text = _text(b"".join([_block(keyed, message + group)[:_BLOCK_BYTES] for group in numbers.groups]))
         return [head + number + text[part] for number, part in numbers.links]
 
 
@@ -255,6 +245,7 @@ def _part_of_text(position: int) -> slice:
 
 
 def _block(keyed: hashlib.blake2b, content: bytes) -> bytes:
+    # The copy carries the key already mixed in, which is half the work.
     hasher = keyed.copy()
     hasher.update(content)
     return hasher.digest()
@@ -266,7 +257,7 @@ def _base64(raw: bytes) -> bytes:
 
 def _text(raw: bytes) -> bytes:
     """Return the same for octets that fill their base64 to the end."""
-    return b2a_base64(raw, newline=False).replace(b"+", b"-").replace(b"/", b"_")
+    return binascii.b2a_base64(raw, newline=False).replace(b"+", b"-").replace(b"/", b"_")
 
 
 def _base32(raw: bytes) -> str:

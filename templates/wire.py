@@ -34,14 +34,7 @@ class WireNames(Names):
 
     def __init__(self, part: WirePart, variables: dict[str, Any], links: Sequence[bytes], own: Sequence[bytes]) -> None:
         """Take the part, and what one message brings; see `WirePart.filled`."""
-        # Not by way of `Names`: two of these are made for each message.
-        self.parent = variables
-        self.vars = {}
-        self.environment = environment = part.environment
-        self.eval_ctx = environment.eval_ctx
-        self.exported_vars = set()
-        self.name = part.name
-        self.globals_keys = environment.global_names
+        super().__init__(part.environment, variables, part.name)
         if part.reads_message_only:
             self.resolve_or_missing = variables.__getitem__  # type: ignore[method-assign, assignment]  # without a call of ours
         self.links = links

@@ -17,6 +17,7 @@ from kernel.settings import Settings, SuppressionSettings
 from kernel.sms_terms import Tariff
 from kernel.vocabulary import FailReason
 from store.engine import reading, writing
+from store.ingest.bulk import among
 from store.ledger import (
     Abandoned,
     Ending,
@@ -44,7 +45,6 @@ _ENDINGS = {
 }
 
 
-_IN_HAND = "the worker died or fell silent while it made this message"
 _SHORTLY = timedelta(seconds=5)
 
 
@@ -121,8 +121,11 @@ def _settle_by(
         ]
         held = recorder.in_hand()
         if held is not None and held not in sending:
-            outcomes.append(Outcome(message_id=held, ending=Ending.DEFERRED, at_ms=to_ms(now), reply=_IN_HAND))
-        outcomes = _tried_again(connection, settings, outcomes, now)
+            words = "the worker died or fell silent while it made this message"
+            outcomes.append(Outcome(message_id=held, ending=Ending.DEFERRED, at_ms=to_ms(now), reply=words))
+        else:
+            held = None
+        outcomes = _tried_again(connection, settings, outcomes, held, now)
         write_outcomes(connection, claim.id, outcomes, suppression=settings.suppression, recovered=True, last=False)
         release(connection, claim.id)
         faultpoint(FaultPoint.BEFORE_RECOVERY_COMMIT)
@@ -151,16 +154,21 @@ def _settle_blind(engine: Engine, claim: Abandoned, suppression: SuppressionSett
     return True
 
 
-def _tried_again(connection: Connection, settings: Settings, outcomes: list[Outcome], now: datetime) -> list[Outcome]:
+def _tried_again(
+    connection: Connection, settings: Settings, outcomes: list[Outcome], held: int | None, now: datetime
+) -> list[Outcome]:
     """Say of each deferred message when it is tried again; one whose attempts or age are used up has failed.
 
-    By the same policy as a living worker: a message whose worker dies every time is not tried for ever.
+    By the same policy as a living worker: a message whose worker dies every time is not tried for ever. `held` is the
+    one that was being made.
     """
     deferred = [outcome.message_id for outcome in outcomes if outcome.ending is Ending.DEFERRED]
     if not deferred:
         return outcomes
     query = select(messages.c.id, messages.c.attempts, messages.c.planned_for, runs.c.version_id)
-    rows = connection.execute(query.join(runs, runs.c.id == messages.c.run_id).where(messages.c.id.in_(deferred)))
+    rows = connection.execute(
+        query.join(runs, runs.c.id == messages.c.run_id).where(among(connection, messages.c.id, deferred))
+    )
     found = {row.id: row for row in rows}
     specs = load_specs(connection, {row.version_id for row in found.values()})
 
@@ -168,7 +176,7 @@ def _tried_again(connection: Connection, settings: Settings, outcomes: list[Outc
         row = found.get(outcome.message_id)
         if row is None:  # Not deferred; or the message was made by the dead worker and is gone since.
             return outcome
-        if outcome.reply == _IN_HAND and row.attempts == 0:
+        if row.id == held and row.attempts == 0:
             # Most likely it was in hand by chance: it lets the others go first, and no more.
             return outcome._replace(retry_at=now + _SHORTLY)
         retry_at = retry_policy(settings, specs[row.version_id].limits).next_try(

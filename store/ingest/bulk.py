@@ -27,6 +27,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
+_MANY = 2_000
+"""More values than that PostgreSQL is to hash: it would compare each row with one after the other."""
 _INGEST_LOCK = 0x0CA7_1110
 """Key of the advisory lock all writers of facts share on PostgreSQL."""
 
@@ -67,10 +69,6 @@ def among(_connection: Connection, column: Column[Any], values: Sequence[str] | 
     """Return the condition that the column has one of any number of values, with one bound parameter."""
     condition = given_many if len(values) > _MANY else given
     return condition(column, bindparam(None, values, type_=Given(is_text=isinstance(column.type, Text))))
-
-
-_MANY = 2_000
-"""More values than that PostgreSQL is to hash: it would compare each row with one after the other."""
 
 
 def among_given(column: Column[Any], name: str) -> ColumnElement[bool]:

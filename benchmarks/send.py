@@ -169,15 +169,22 @@ class SendingShop:
         return time.perf_counter()
 
     def _wait(self, watch: Callable[[], None] = lambda: None) -> None:
-        """Wait until nothing is pending; asked of the index of pending messages, which costs next to nothing."""
-        query = select(messages.c.run_id).where(is_pending()).limit(1)
+        """Wait until nothing is pending.
+
+        The message that is claimed last is asked about first, by its key: to look for anything pending, PostgreSQL
+        walks past all that no longer is, which cost its server half as much as the sending.
+        """
+        with reading(self._engine) as connection:
+            last = connection.execute(select(func.max(messages.c.id))).scalar_one()
+        last_one = select(messages.c.id).where(messages.c.id == last, is_pending())
+        anything = select(messages.c.run_id).where(is_pending()).limit(1)
 
         def over() -> bool:
             watch()
             with reading(self._engine) as connection:
-                return connection.execute(query).first() is None
+                return all(connection.execute(query).first() is None for query in (last_one, anything))
 
-        wait_for(over, "all messages", seconds=3600, every_s=0.05)
+        wait_for(over, "all messages", seconds=3600, every_s=0.1)
 
     def pending(self) -> int:
         """Return how many messages have still to be sent."""

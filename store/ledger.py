@@ -122,6 +122,7 @@ def claim(
 
     Messages of campaigns that are not active stay where they are.
     """
+    by_index(connection)
     now_ms: int = connection.execute(_NOW).scalar_one()
     gap = opening(connection, lane, limit, now_ms)
     asked = {"lane": lane, "now_ms": now_ms, "most": gap.room}
@@ -368,6 +369,7 @@ def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, s
 
 def due_in_lane(connection: Connection, lane: str, *, most: int) -> int:
     """Return how many messages are due now in a lane, counting no further than `most`; 0 where it is closed."""
+    by_index(connection)
     now_ms: int = connection.execute(_NOW).scalar_one()
     if not opening(connection, lane, most, now_ms).room:
         return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import structlog
 from celery import Celery
 from kombu.exceptions import KombuError
@@ -18,8 +20,10 @@ from workers.app import HINT_EXPIRES_S
 
 log = structlog.get_logger(__name__)
 
-_MESSAGES_PER_HINT = 500
+_MESSAGES_PER_HINT = 100
 _HINTS_PER_LANE = 8
+_HINTS_LAST_S = 0.5
+"""A lane whose workers were woken is left alone for so long."""
 
 
 class Dispatcher:
@@ -30,17 +34,22 @@ class Dispatcher:
         self._engine = engine
         self._workspace = workspace
         self._reachable = True
+        self._woken_at: dict[str, float] = {}
 
     def wake_lanes(self) -> int:
-        """Publish hints for every lane with due messages; return how many."""
-        gateways = self._workspace.settings.gateways
+        """Publish hints for every lane with due messages, unless it was given some just now; return how many."""
+        gateways, now = self._workspace.settings.gateways, time.monotonic()
+        idle = [lane for lane in gateways if now - self._woken_at.get(lane, -_HINTS_LAST_S) >= _HINTS_LAST_S]
+        if not idle:
+            return 0
         with reading(self._engine) as connection:
-            due = {lane: due_in_lane(connection, lane, most=_MESSAGES_PER_HINT * _HINTS_PER_LANE) for lane in gateways}
+            due = {lane: due_in_lane(connection, lane, most=_MESSAGES_PER_HINT * _HINTS_PER_LANE) for lane in idle}
         published = 0
         for lane, count in due.items():
             for _ in range(-(-count // _MESSAGES_PER_HINT)):
                 if not self.hint("carillon.drain", [lane], queue=gateways[lane].channel.value):
                     return published
+                self._woken_at[lane] = now
                 published += 1
         return published
 

@@ -26,6 +26,7 @@ from kernel.signing import Signer
 from kernel.sms_terms import Tariff, tariff_of
 from kernel.vocabulary import FailReason, SkipReason
 from store.engine import reading
+from store.ingest.bulk import by_index
 from store.ledger import Claim, ClaimedMessage
 from store.links import LinkRegistry
 from store.schema import installation
@@ -109,6 +110,7 @@ class Preparer:
         while len(self._versions) > _KEPT_STEPS:
             self._versions.popitem(last=False)
         with reading(self._engine) as connection:
+            by_index(connection)
             for message in claim.messages:
                 if message.version_id not in self._versions:
                     self._version(connection, message.version_id)

@@ -189,6 +189,9 @@ def _plan_again(connection: Connection, message_id: int, at: datetime, *, counte
 
     The gateway's id stays: should a receipt come for the first copy, it finds its message.
     """
+    # Locked first: who closes the run meanwhile sees the message, or has closed it before and it is opened again.
+    owner = select(runs.c.id).join(messages, messages.c.run_id == runs.c.id).where(messages.c.id == message_id)
+    connection.execute(owner.with_for_update(of=runs))
     run_id = connection.execute(
         update(messages)
         .where(messages.c.id == message_id)

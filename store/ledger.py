@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     BigInteger,
     Connection,
-    Select,
     bindparam,
     case,
     delete,
@@ -31,6 +30,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from kernel.clock import from_ms, to_ms
 from kernel.vocabulary import CampaignState, Channel, FailReason, MessageState, SkipReason
 from store.claimed_ids import ids_of_claim, packed
+from store.due import count_due, lock_due
 from store.ingest.bulk import among, among_given, by_index, update_rows
 from store.lanes import opening, take_probe
 from store.states import is_planned
@@ -118,15 +118,14 @@ class Abandoned:
 def claim(
     connection: Connection, *, lane: str, limit: int, lease: timedelta, host: str, boot: str, recorder: str
 ) -> Claim | None:
-    """Take up to `limit` due messages of a lane, oldest first; None where nothing is due or the lane is closed.
+    """Take up to `limit` due messages of a lane; None where nothing is due or the lane is closed.
 
-    Messages of campaigns that are not active stay where they are.
+    Runs go by their oldest message, and each run's messages by age. Campaigns that are not active are
+    passed over.
     """
-    by_index(connection)
     now_ms: int = connection.execute(_NOW).scalar_one()
     gap = opening(connection, lane, limit, now_ms)
-    asked = {"lane": lane, "now_ms": now_ms, "most": gap.room}
-    due = connection.execute(_DUE, asked).all() if gap.room else []
+    due = lock_due(connection, lane, most=gap.room, now_ms=now_ms) if gap.room else []
     if not due or (gap.is_probe and not take_probe(connection, lane, gap, now_ms)):
         return None
     lease_ms = now_ms + round(lease.total_seconds() * 1000)
@@ -145,39 +144,6 @@ def claim(
     )
 
 
-def _due_query(*columns: ColumnElement[Any]) -> Select[Any]:
-    """Return messages due in a lane: the parameters are `lane`, `now_ms` and `most`."""
-    return (
-        select(*columns)
-        .select_from(messages)
-        .join(runs, runs.c.id == messages.c.run_id)
-        .join(campaigns, campaigns.c.id == runs.c.campaign_id)
-        .where(
-            messages.c.lane == bindparam("lane"),
-            is_planned(),
-            type_coerce(messages.c.due_at, BigInteger) <= bindparam("now_ms"),
-            campaigns.c.state == CampaignState.ACTIVE,
-        )
-        .limit(bindparam("most"))
-    )
-
-
-_DUE = (
-    _due_query(
-        messages.c.id,
-        messages.c.run_id,
-        runs.c.campaign_id,
-        runs.c.version_id,
-        messages.c.step,
-        messages.c.contact_id,
-        messages.c.channel,
-        messages.c.attempts,
-        type_coerce(messages.c.planned_for, BigInteger),
-    )
-    .order_by(messages.c.due_at, messages.c.id)
-    .with_for_update(of=messages, skip_locked=True)
-)
-"""Rows of ClaimedMessage, the oldest first, locked; those in another's hands are passed over."""
 _NOW = select(database_now())
 _INSERT_CLAIM = insert(claims).returning(claims.c.id)
 _HOLD = (
@@ -185,7 +151,6 @@ _HOLD = (
     .where(among_given(messages.c.id, "message_ids"))
     .values(state=MessageState.CLAIMED, claim_id=bindparam("token"))
 )
-_DUE_COUNT = select(func.count()).select_from(_due_query(messages.c.id).subquery())
 
 
 def renew(connection: Connection, claim_id: int, lease: timedelta) -> datetime | None:
@@ -369,11 +334,10 @@ def addresses(connection: Connection, message_ids: Sequence[int]) -> dict[int, s
 
 def due_in_lane(connection: Connection, lane: str, *, most: int) -> int:
     """Return how many messages are due now in a lane, counting no further than `most`; 0 where it is closed."""
-    by_index(connection)
     now_ms: int = connection.execute(_NOW).scalar_one()
     if not opening(connection, lane, most, now_ms).room:
         return 0
-    return connection.execute(_DUE_COUNT, {"lane": lane, "now_ms": now_ms, "most": most}).scalar_one()
+    return count_due(connection, lane, most=most, now_ms=now_ms)
 
 
 def due_by_lane(connection: Connection) -> dict[str, int]:

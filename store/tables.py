@@ -416,6 +416,12 @@ runs = Table(
         comment="how long after its canary the rest waits; null: no canary, or the rest has been let go",
     ),
     UniqueConstraint("campaign_id", "scheduled_for"),
+    Index(
+        "ix_runs_unfinished",
+        "campaign_id",
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
     comment="one firing of a campaign; the unique key is what makes any number of schedulers safe",
 )
 
@@ -485,6 +491,7 @@ messages = Table(
     Index(
         "ix_messages_due",
         "lane",
+        "run_id",
         "due_at",
         "id",
         sqlite_where=text(f"state = '{MessageState.PLANNED}'"),

@@ -97,7 +97,7 @@ def settle_memory() -> None:
     """Keep the collector of garbage from walking through all that a process has loaded, chunk after chunk.
 
     It would: a chunk makes and drops tens of thousands of tuples. That cost 20 µs a message, a sixth of the whole; and
-    what a chunk holds while it is under way is not walked through either, for it is dropped with the chunk.
+    what a chunk holds while it is under way is not walked through either: a lane collects between its chunks.
     """
     gc.collect()
     gc.freeze()

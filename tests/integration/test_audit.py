@@ -25,6 +25,7 @@ from store.tables import (
     message_attempts,
     messages,
     orders,
+    runs,
 )
 from tests.integration.test_doubts import come_into_doubt
 from tests.integration.test_drain import make_workspace
@@ -248,6 +249,11 @@ def say_that_the_planned_has_ended(connection: Connection) -> None:
     connection.execute(update(messages).where(messages.c.id == 1).values(state="planned", ended_at=SENT_AT))
 
 
+def close_the_run_over_it(connection: Connection) -> None:
+    connection.execute(update(messages).where(messages.c.id == 1).values(state="planned", sent_at=None, ended_at=None))
+    connection.execute(update(runs).values(state="done", finished_at=SENT_AT))
+
+
 HARMS: list[tuple[Callable[[Connection], None], int, str, tuple[int, ...] | None]] = [
     (lose_a_row, 1, "run 1, step 1: 1 contacts enrolled have no message", (2,)),
     (mistake_the_enrollment, 1, "1 belong to no enrollment of their run and contact", (2,)),
@@ -257,6 +263,7 @@ HARMS: list[tuple[Callable[[Connection], None], int, str, tuple[int, ...] | None
     (lose_the_claim, 1, "claimed by a claim that is gone", (2,)),
     (leave_it_in_dead_hands, 1, "in the hands of workers long gone (on gone)", (2,)),
     (say_that_the_planned_has_ended, 1, "1 are pending and have an end", (1,)),
+    (close_the_run_over_it, 1, "1 are pending in a run that has ended", (1,)),
     (send_one_address_twice, 2, "1 addresses got one step of one run more than once", (2,)),
     (accept_it_twice, 2, "accepted more often than they were sent", (2,)),
     (let_a_skipped_one_bounce, 2, "though the ledger says they were not sent", (5,)),

@@ -12,7 +12,7 @@ from campaigns.versions import load_specs
 from kernel.settings import Workspace
 from kernel.vocabulary import ACCEPTED_STATES, PENDING_STATES, MessageEventKind, MessageState, TouchKind
 from store.ledger import Ending
-from store.states import is_planned
+from store.states import is_pending, is_planned
 from store.tables import (
     accounts,
     claims,
@@ -53,6 +53,13 @@ def nobody_lost(connection: Connection, workspace: Workspace) -> Iterator[Findin
     overlooked = select(messages.c.id).where(messages.c.state.in_(PENDING_STATES), messages.c.ended_at.is_not(None))
     yield from breach(
         connection.execute(overlooked).scalars(), "{n} are pending and have an end, so nobody sends them", _OURS
+    )
+    ended_run = exists().where(runs.c.id == messages.c.run_id, runs.c.finished_at.is_not(None))
+    left_behind = select(messages.c.id).where(is_pending(), ended_run)
+    yield from breach(
+        connection.execute(left_behind).scalars(),
+        "{n} are pending in a run that has ended, so nobody sends them",
+        _OURS,
     )
     lease_ms = type_coerce(claims.c.lease_until, BigInteger)
     late_ms = round(_FORSAKEN_AFTER.total_seconds() * 1000)

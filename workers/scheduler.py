@@ -100,7 +100,7 @@ class Ticker:
         """Return every job with the seconds between two looks."""
         return {
             "fire": (self.fire, 1.0),
-            "dispatch": (self.dispatch, 0.1),
+            "dispatch": (self.dispatch, 0.2),
             "sweep": (self.sweep, 3.0),
             "guard": (self.guard, 2.0),
             "house": (self.house, 2.0),

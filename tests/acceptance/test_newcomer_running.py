@@ -136,7 +136,8 @@ def test_messages_of_a_gateway_that_is_down_wait_and_all_leave_once_when_it_is_u
     assert f"fail gateway relay: 127.0.0.1:{running.relay_port}: " in shop.doctor()
     relay = Sink()
     with SinkServer(relay, running.relay_port):
-        assert "relay is open again" in shop.done("lanes", "open", "relay")
+        # A worker whose turn to try has come may be quicker than the command.
+        assert shop.done("lanes", "open", "relay").strip() in ("relay is open again", "relay was not closed")
         running.wait_for_states("storm", sent=4)
         assert running.books("storm")["sent"] == 4
     assert received(relay, "About storm") == BUYERS

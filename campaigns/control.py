@@ -214,7 +214,7 @@ def _pending() -> ColumnElement[bool]:
 
 def _finish(connection: Connection, state: RunState, now: datetime) -> int:
     ended = select(runs.c.id).where(runs.c.state == state, runs.c.finished_at.is_(None), ~_pending())
-    locked = list(connection.execute(ended.with_for_update()).scalars())
+    locked = list(connection.execute(ended.order_by(runs.c.id).with_for_update()).scalars())
     # Asked again now that they are locked: a message in doubt may have been planned again meanwhile.
     closed = connection.execute(
         update(runs)

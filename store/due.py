@@ -27,7 +27,7 @@ class WaitingRun(NamedTuple):
 
 
 def lock_due(connection: Connection, lane: str, *, most: int, now_ms: int) -> list[Sequence[Any]]:
-    """Return up to `most` due messages of a lane, locked: whose message waits longest comes first with what it has due.
+    """Lock and return up to `most` due messages of a lane: run by run, by their oldest message, and each run's by age.
 
     Those in another's hands, and those of campaigns that are not active, are passed over.
 

@@ -83,6 +83,16 @@ def sqlite_engine(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def postgres_engine(postgres: PostgresServer) -> Iterator[Engine]:
+    """An engine on an empty, migrated PostgreSQL database, for what only its concurrent writers or its plans show."""
+    url = postgres.new_database(postgres.template)
+    engine = open_database(url)
+    yield engine
+    engine.dispose()
+    postgres.drop_database(url)
+
+
+@pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A small workspace with one sender and one e-mail gateway; nothing listens there."""
     root = tmp_path / "workspace"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from sqlalchemy import Engine, event, select, update
 
 from campaigns.control import close_finished_runs
@@ -106,36 +105,34 @@ def waits_for_a_lock(engine: Engine) -> bool:
         return bool(connection.exec_driver_sql(query).scalar_one())
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_run_is_not_closed_over_a_message_that_is_just_planned_again(engine: Engine) -> None:
+def test_a_run_is_not_closed_over_a_message_that_is_just_planned_again(postgres_engine: Engine) -> None:
     """SQLite's writers exclude each other anyway."""
-    run_id = in_doubt_alone(engine)
+    run_id = in_doubt_alone(postgres_engine)
     closed: list[int] = []
-    with writing(engine) as connection:
+    with writing(postgres_engine) as connection:
         assert settle(connection, 1, Settlement.RESEND, at=AN_HOUR_AGO, words="by ann")
-        with in_background(lambda: closed.append(close_finished_runs(engine, NOW))):
-            wait_for(lambda: waits_for_a_lock(engine), "the closing to wait for the settling")
+        with in_background(lambda: closed.append(close_finished_runs(postgres_engine, NOW))):
+            wait_for(lambda: waits_for_a_lock(postgres_engine), "the closing to wait for the settling")
             connection.commit()
     assert closed == [0]
-    found = claimed(engine, 5)
+    found = claimed(postgres_engine, 5)
     assert found is not None
     assert found.messages[0].run_id == run_id
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_run_that_was_just_closed_is_open_again_with_its_message(engine: Engine) -> None:
-    run_id = in_doubt_alone(engine)
+def test_a_run_that_was_just_closed_is_open_again_with_its_message(postgres_engine: Engine) -> None:
+    run_id = in_doubt_alone(postgres_engine)
 
     def plan_again() -> None:
-        with writing(engine) as other:
+        with writing(postgres_engine) as other:
             assert settle(other, 1, Settlement.RESEND, at=AN_HOUR_AGO, words="by ann")
 
-    with writing(engine) as connection:
+    with writing(postgres_engine) as connection:
         connection.execute(select(runs.c.id).where(runs.c.id == run_id).with_for_update())
         with in_background(plan_again):
-            wait_for(lambda: waits_for_a_lock(engine), "the settling to wait for the closing")
+            wait_for(lambda: waits_for_a_lock(postgres_engine), "the settling to wait for the closing")
             connection.execute(update(runs).values(state="done", finished_at=NOW))
             connection.commit()
-    with reading(engine) as connection:
+    with reading(postgres_engine) as connection:
         assert connection.execute(select(runs.c.state, runs.c.finished_at)).one() == ("open", None)
-    assert claimed(engine, 5) is not None
+    assert claimed(postgres_engine, 5) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,10 +9,9 @@ import pytest
 from sqlalchemy import Engine, event
 
 from kernel.settings import Workspace
-from store.engine import open_database, reading
+from store.engine import reading
 from store.ledger import due_in_lane
 from tests.seeding import seed_messages
-from tests.servers.postgres import PostgresServer
 from workers.channels.port import Channel, Flight, Parcel, Receipt
 from workers.chunk import Chunk
 from workers.preparing import Preparer
@@ -38,16 +36,7 @@ class TakesAll(Channel):
 
 
 @pytest.fixture
-def fresh(postgres: PostgresServer) -> Iterator[Engine]:
-    url = postgres.new_database(postgres.template)
-    engine = open_database(url)
-    yield engine
-    engine.dispose()
-    postgres.drop_database(url)
-
-
-@pytest.fixture
-def plans(fresh: Engine) -> dict[str, str]:
+def plans(postgres_engine: Engine) -> dict[str, str]:
     """Plans by statement, as PostgreSQL made them in the very transactions that asked."""
     found: dict[str, str] = {}
 
@@ -58,17 +47,19 @@ def plans(fresh: Engine) -> dict[str, str]:
                     other.execute(f"EXPLAIN {statement}", parameters)
                     found[name] = "\n".join(row[0] for row in other.fetchall())
 
-    event.listen(fresh, "before_cursor_execute", explain)
+    event.listen(postgres_engine, "before_cursor_execute", explain)
     return found
 
 
-def test_a_chunk_reads_no_more_than_its_own_rows(fresh: Engine, workspace: Workspace, plans: dict[str, str]) -> None:
-    seed_messages(fresh, 3_000, due_at=datetime.now(UTC) - timedelta(minutes=1))
-    chunk = Chunk.take(fresh, workspace, "relay", limit=1_000, lease=timedelta(minutes=1))
+def test_a_chunk_reads_no_more_than_its_own_rows(
+    postgres_engine: Engine, workspace: Workspace, plans: dict[str, str]
+) -> None:
+    seed_messages(postgres_engine, 3_000, due_at=datetime.now(UTC) - timedelta(minutes=1))
+    chunk = Chunk.take(postgres_engine, workspace, "relay", limit=1_000, lease=timedelta(minutes=1))
     assert chunk is not None
-    chunk.carry(Preparer(fresh, workspace), TakesAll(), lambda: False)
+    chunk.carry(Preparer(postgres_engine, workspace), TakesAll(), lambda: False)
     assert chunk.accepted == 1_000
-    with reading(fresh) as connection:
+    with reading(postgres_engine) as connection:
         assert due_in_lane(connection, "relay", most=800) == 800
     assert set(plans) == {CLAIM, RECIPIENTS, HOLD, OUTCOMES, DUE}
     # The oldest first without sorting all that is pending, which with a million would be done a thousand times.

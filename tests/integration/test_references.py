@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Connection, Engine, Table, delete, func, select, update
 from sqlalchemy.exc import IntegrityError, NotSupportedError
 
-from store.engine import open_database, reading, writing
+from store.engine import reading, writing
 from store.references import about_to_refer
 from store.tables import accounts, consents, contacts, enrollments, messages, runs
 from tests.seeding import seed_messages
-from tests.servers.postgres import PostgresServer
 
 _PARENTS = pytest.mark.parametrize("parent", [accounts, contacts, runs, enrollments], ids=lambda table: table.name)
-
-
-@pytest.fixture
-def on_postgres(postgres: PostgresServer) -> Iterator[Engine]:
-    url = postgres.new_database(postgres.template)
-    engine = open_database(url)
-    yield engine
-    engine.dispose()
-    postgres.drop_database(url)
 
 
 def _forget(connection: Connection, contact_id: int) -> None:
@@ -75,20 +64,20 @@ def test_what_nothing_refers_to_may_go(engine: Engine) -> None:
         assert connection.execute(select(func.count()).select_from(contacts)).scalar_one() == 2
 
 
-def test_a_deletion_waits_for_the_run_that_is_fired_and_is_refused(on_postgres: Engine) -> None:
-    seed_messages(on_postgres, 1)
-    contact_id = _new_contact(on_postgres)
+def test_a_deletion_waits_for_the_run_that_is_fired_and_is_refused(postgres_engine: Engine) -> None:
+    seed_messages(postgres_engine, 1)
+    contact_id = _new_contact(postgres_engine)
     refused: list[IntegrityError] = []
 
     def forget() -> None:
         try:
-            with writing(on_postgres) as connection:
+            with writing(postgres_engine) as connection:
                 _forget(connection, contact_id)
         except IntegrityError as error:
             refused.append(error)
 
     deleting = threading.Thread(target=forget)
-    with writing(on_postgres) as connection:
+    with writing(postgres_engine) as connection:
         about_to_refer(connection, enrollments, messages)
         deleting.start()
         deleting.join(0.5)
@@ -98,18 +87,18 @@ def test_a_deletion_waits_for_the_run_that_is_fired_and_is_refused(on_postgres: 
     assert [type(error.orig).__name__ for error in refused] == ["ForeignKeyViolation"]
 
 
-def test_a_run_that_is_fired_waits_for_a_deletion_and_does_without(on_postgres: Engine) -> None:
-    seed_messages(on_postgres, 1)
-    contact_id = _new_contact(on_postgres)
+def test_a_run_that_is_fired_waits_for_a_deletion_and_does_without(postgres_engine: Engine) -> None:
+    seed_messages(postgres_engine, 1)
+    contact_id = _new_contact(postgres_engine)
     enrolled: list[int] = []
 
     def fire() -> None:
-        with writing(on_postgres) as connection:
+        with writing(postgres_engine) as connection:
             about_to_refer(connection, enrollments, messages)
             enrolled.append(_enroll_whoever_is_there(connection, contact_id))
 
     firing = threading.Thread(target=fire)
-    with writing(on_postgres) as connection:
+    with writing(postgres_engine) as connection:
         _forget(connection, contact_id)
         firing.start()
         firing.join(0.5)
@@ -118,10 +107,10 @@ def test_a_run_that_is_fired_waits_for_a_deletion_and_does_without(on_postgres: 
     assert enrolled == [0]
 
 
-def test_a_deletion_that_could_not_see_a_new_run_is_refused(on_postgres: Engine) -> None:
-    contact_id = _new_contact(on_postgres)
+def test_a_deletion_that_could_not_see_a_new_run_is_refused(postgres_engine: Engine) -> None:
+    contact_id = _new_contact(postgres_engine)
     with (
-        on_postgres.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+        postgres_engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
         pytest.raises(NotSupportedError, match="READ COMMITTED only"),
     ):
         _forget(connection, contact_id)
